@@ -1,0 +1,215 @@
+"""Every configuration key once, with its unit, and what its values may be.
+
+The defaults are the published CIFAR-100 recipe (ResNet-56 to ResNet-20, SGD,
+240 epochs); an experiment file is a delta on them.
+"""
+
+from ml_collections import ConfigDict
+
+
+def default() -> ConfigDict:
+  """Returns a fresh configuration with every key that kdjax knows.
+
+  >>> default().temperature
+  4.0
+  """
+  config = ConfigDict(
+    {
+      'seed': 0,  # student's initialisation, batch order, augmentation
+      'num_epochs': 240,  # passes over the student's training examples
+      'batch_size': 64,  # examples a step, over all devices
+      # --- method: a row of kdjax.methods.METHODS and its hyper-parameters
+      'method': 'kd',
+      'weight': 0.9,  # λ, the teacher's share of the loss, in [0, 1]
+      'temperature': 4.0,  # T
+      'temperature_power': 2,  # n of Tⁿ: 2 (Hinton et al.) or 0 (Tang et al.)
+      'smoothing': 0.1,  # ε of label smoothing, in [0, 1]
+      'topk': 10,  # classes that kd_topk keeps, 1..K
+      'similarity_power': 0.3,  # α of kd_sim
+      'similarity_temperature': 0.3,  # β of kd_sim
+      'mix': 0.5,  # η of kd_pt_sim, the share of sim, in [0, 1]
+      'target_weight': 1.0,  # dkd: α of the target-class term
+      'nontarget_weight': 8.0,  # dkd: β of the other classes' term
+      'inter_weight': 2.0,  # dist: of the relation between classes
+      'intra_weight': 2.0,  # dist: of the relation within a class
+      'loss_warmup_epochs': 20,  # dkd: its terms ramp up over these
+      # --- optimisation
+      'learning_rate': 0.05,  # peak
+      'optimizer': {
+        'name': 'sgd',  # 'sgd' or 'adamw'
+        'momentum': 0.9,  # sgd
+        'nesterov': False,  # sgd
+        'weight_decay': 5e-4,  # of kernels; norms and biases are spared
+        'clip_norm': 0.0,  # global gradient norm; 0: no clipping
+      },
+      'schedule': {
+        'name': 'step',  # 'constant', 'step' or 'cosine'
+        'warmup_steps': 0,  # linear, from 0 to the peak
+        'decay_epochs': (150, 180, 210),  # step: multiply after each
+        'decay_factor': 0.1,  # step: by this
+      },
+      'ema_decay': 0.0,  # weights evaluated are this average; 0: off
+      # --- data
+      'dataset': {
+        'name': 'cifar100',
+        'data_dir': '',  # prepared data; '': TFDS's own default
+        'dev_fraction': 0.1,  # of train, held out for model selection
+        'num_labels': 0,  # student's training examples; 0: all
+        'exclude_classes': (),  # classes that the student never sees
+        'augment': 'crop_flip',  # 'none', 'crop' or 'crop_flip'
+        'options': {  # synthetic_classes only
+          'num_examples': 5000,
+          'num_inputs': 100,
+          'num_classes': 50,
+          'num_groups': 10,
+          'correlation': 0.5,
+          'nonlinearity': 1,
+          'seed': 0,
+        },
+      },
+      # --- networks: a row of kdjax.models.MODELS and its options
+      'student': {
+        'name': 'resnet20',
+        'widths': (),  # mlp: hidden widths
+        'dropout': 0.0,  # mlp: rate
+      },
+      'teacher': {
+        # A trained teacher's folder; '': train one first, into the workdir.
+        'checkpoint': '',
+        'name': 'resnet56',
+        'widths': (),
+        'dropout': 0.0,
+        'method': 'ce',  # 'ce' or 'ls'
+        'smoothing': 0.1,
+        'num_epochs': 240,
+        'batch_size': 64,
+        'learning_rate': 0.05,
+        'seed': 0,  # apart from the student's: seeds share a teacher
+        # Finished teachers, by a hash of what determines them, for every
+        # later run; '': the user's cache folder, 'off': none.
+        'cache_dir': '',
+        # Without augmentation its logits are computed once, not every step.
+        'precompute_logits': True,
+      },
+      'baseline': False,  # also train the student by plain cross-entropy
+      # --- running
+      'eval_every_epochs': 10,  # evaluate on dev, save a checkpoint
+      'eval_batch_size': 500,
+      'log_every_steps': 100,  # a row of metrics is a mean over so many
+      'keep_checkpoints': 2,  # the last so many; the best on dev is kept too
+      'model_devices': 1,  # devices on the mesh's 'model' axis
+    }
+  )
+  return config.lock()  # a mistyped key is an error
+
+
+def validate(config: ConfigDict) -> None:
+  """Raises `ValueError` for the first value outside what its key allows.
+
+  Names of data sets, models and methods are checked where their tables are.
+
+  Args:
+    config: a configuration with the keys of `default()`.
+  """
+  for key in _POSITIVE:
+    _require(config, key, lambda v: 0 < v < float('inf'), 'a number above 0')
+  for key in _COUNTS:
+    _require(config, key, lambda v: v >= 1 and v == int(v), '1, 2, 3, …')
+  for key in _NOT_NEGATIVE:
+    _require(config, key, lambda v: 0 <= v < float('inf'), '0 or more')
+  for key in _FRACTIONS:
+    _require(config, key, lambda v: 0 <= v <= 1, 'a number in [0, 1]')
+  for key in ('dataset.dev_fraction',):
+    _require(config, key, lambda v: 0 < v < 1, 'a number in (0, 1)')
+  for key in ('ema_decay', 'student.dropout', 'teacher.dropout'):
+    _require(config, key, lambda v: 0 <= v < 1, 'a number in [0, 1)')
+  for key, allowed in _CHOICES.items():
+    _require(
+      config,
+      key,
+      lambda v, allowed=allowed: v in allowed,
+      'one of ' + ', '.join(map(repr, allowed)),
+    )
+
+
+def lookup(config: ConfigDict, key: str) -> object:
+  """Returns the value at a dotted key.
+
+  >>> lookup(default(), 'optimizer.name')
+  'sgd'
+  """
+  for part in key.split('.'):
+    config = config[part]
+  return config
+
+
+def keys(config: ConfigDict, prefix: str = 'config.') -> list[str]:
+  """Returns every key, dotted.
+
+  >>> 'config.optimizer.name' in keys(default())
+  True
+  """
+  found = []
+  for key, value in config.items():
+    if isinstance(value, ConfigDict):
+      found += keys(value, f'{prefix}{key}.')
+    else:
+      found.append(prefix + key)
+  return found
+
+
+_POSITIVE = (
+  'temperature',
+  'similarity_power',
+  'similarity_temperature',
+  'learning_rate',
+  'teacher.learning_rate',
+  'schedule.decay_factor',
+)
+_COUNTS = (
+  'num_epochs',
+  'batch_size',
+  'topk',
+  'teacher.num_epochs',
+  'teacher.batch_size',
+  'eval_every_epochs',
+  'eval_batch_size',
+  'log_every_steps',
+  'keep_checkpoints',
+  'model_devices',
+)
+_NOT_NEGATIVE = (
+  'seed',
+  'teacher.seed',
+  'dataset.num_labels',
+  'target_weight',
+  'nontarget_weight',
+  'inter_weight',
+  'intra_weight',
+  'loss_warmup_epochs',
+  'optimizer.weight_decay',
+  'optimizer.clip_norm',
+  'schedule.warmup_steps',
+)
+_FRACTIONS = (
+  'weight',
+  'smoothing',
+  'teacher.smoothing',
+  'mix',
+  'optimizer.momentum',
+)
+_CHOICES = {
+  'temperature_power': (0, 2),
+  'optimizer.name': ('sgd', 'adamw'),
+  'schedule.name': ('constant', 'step', 'cosine'),
+  'dataset.augment': ('none', 'crop', 'crop_flip'),
+  'teacher.method': ('ce', 'ls'),
+}
+
+
+def _require(
+  config: ConfigDict, key: str, holds: callable, allowed: str
+) -> None:
+  value = lookup(config, key)
+  if not holds(value):
+    raise ValueError(f'config.{key}={value!r}: allowed is {allowed}')

@@ -1,0 +1,116 @@
+"""From a name to arrays, and what to say if they are not there yet."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from kdjax.data import dataset, store, table
+
+
+class Prepared(NamedTuple):
+  """What `prepare` did.
+
+  Attributes:
+    folder: where the records are.
+    num_examples: per split.
+    was_prepared: whether they were there before.
+  """
+
+  folder: str
+  num_examples: dict[str, int]
+  was_prepared: bool
+
+
+def prepare(
+  name: str,
+  *,
+  data_dir: str = '',
+  manual_dir: str = '',
+  options: Mapping[str, Any] | None = None,
+) -> Prepared:
+  """Writes the records of a data set, unless they are there, and reads them.
+
+  Args:
+    name: of the data set.
+    data_dir: where prepared data go; empty for TFDS's own default.
+    manual_dir: a folder with the files of the data set, placed by hand; empty
+      to download them.
+    options: of `synthetic_classes`, see `kdjax.data.synthetic.Options`.
+
+  Returns:
+    What was done.
+
+  Raises:
+    ValueError: an unknown name, option or file content.
+    OSError: a file or the network is missing.
+  """
+  where = store.place(name, data_dir=data_dir, options=options)
+  was_prepared = store.is_prepared(where)
+  if not was_prepared:
+    store.write_records(where, manual_dir=manual_dir)
+  arrays = store.read(where)
+  return Prepared(
+    folder=str(where.folder),
+    num_examples={
+      'train': len(arrays.train_labels),
+      'test': len(arrays.test_labels),
+    },
+    was_prepared=was_prepared,
+  )
+
+
+def load(
+  name: str,
+  *,
+  data_dir: str = '',
+  dev_fraction: float = 0.1,
+  options: Mapping[str, Any] | None = None,
+) -> dataset.Dataset:
+  """Loads a data set into host memory.
+
+  `digits` and `synthetic_classes` are prepared on their first use; the others
+  have to be prepared by `python -m kdjax.prepare`. The dev examples are held
+  out of the training examples by a permutation that never changes.
+
+  Args:
+    name: of the data set, see `names`.
+    data_dir: where prepared data lie; empty for TFDS's own default, which is
+      `TFDS_DATA_DIR` or `~/tensorflow_datasets`.
+    dev_fraction: share of the training examples held out, in (0, 1).
+    options: of `synthetic_classes`, see `kdjax.data.synthetic.Options`.
+
+  Returns:
+    The data set.
+
+  Raises:
+    ValueError: an unknown name or option, or `dev_fraction` outside (0, 1).
+    FileNotFoundError: the data are not prepared; it says which command does.
+  """
+  where = store.place(name, data_dir=data_dir, options=options)
+  dataset.check_dev_fraction(dev_fraction)
+  source = table.find(name)
+  arrays = store.read(where)
+  if arrays is None and source.bundled:
+    store.write_records(where)
+    arrays = store.read(where)
+  if arrays is None:
+    command = f'python -m kdjax.prepare --dataset={name}'
+    if data_dir:
+      command += f' --data_dir={data_dir}'
+    raise FileNotFoundError(
+      f'data set {name!r} is not prepared in {where.root}; to do so, run:'
+      f' {command} (with --manual_dir=FOLDER if there is no network)'
+    )
+  everything = dataset.Split(arrays.train_inputs, arrays.train_labels)
+  train, dev = dataset.hold_out(everything, fraction=dev_fraction)
+  groups = tuple(int(group) for group in arrays.groups)
+  return dataset.Dataset(
+    name=name,
+    train=train,
+    dev=dev,
+    test=dataset.Split(arrays.test_inputs, arrays.test_labels),
+    num_classes=len(arrays.class_names),
+    mean=source.mean,
+    std=source.std,
+    class_names=tuple(str(name) for name in arrays.class_names),
+    groups=groups or None,
+  )

@@ -1,0 +1,97 @@
+"""The data sets there are, and the numbers they are normalised with."""
+
+import dataclasses
+import difflib
+import importlib
+from typing import Any
+
+from kdjax.data import synthetic
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """Where a data set comes from.
+
+  Attributes:
+    builder: `module:Class` of the TFDS builder, inside `kdjax.data.builders`.
+    version: of the records, as the builder has it.
+    mean: per channel, of inputs scaled as `normalise` does.
+    std: ditto.
+    options: what its options are, or None if it takes none.
+    bundled: made from what is installed, so it needs no files and no network.
+  """
+
+  builder: str
+  version: str
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+  options: type[synthetic.Options] | None = None
+  bundled: bool = False
+
+
+# A row per data set. Adding one: a builder, a row, a test. The numbers of
+# digits are those of its training examples, the others the published ones.
+DATASETS: dict[str, Source] = {
+  'cifar10': Source(
+    builder='cifar:Cifar10',
+    version='3.0.2',
+    mean=(0.4914, 0.4822, 0.4465),
+    std=(0.2470, 0.2435, 0.2616),
+  ),
+  'cifar100': Source(
+    builder='cifar:Cifar100',
+    version='3.0.2',
+    mean=(0.5071, 0.4867, 0.4408),
+    std=(0.2675, 0.2565, 0.2761),
+  ),
+  'digits': Source(
+    builder='digits:Digits',
+    version='1.0.0',
+    mean=(0.3053,),
+    std=(0.3760,),
+    bundled=True,
+  ),
+  'fashion_mnist': Source(
+    builder='mnist:FashionMnist', version='3.0.1', mean=(0.2860,), std=(0.3530,)
+  ),
+  'mnist': Source(
+    builder='mnist:Mnist', version='3.0.1', mean=(0.1307,), std=(0.3081,)
+  ),
+  'synthetic_classes': Source(
+    builder='synthetic:SyntheticClasses',
+    version='1.0.0',
+    mean=(0.0,),
+    std=(1.0,),
+    options=synthetic.Options,
+    bundled=True,
+  ),
+}
+
+
+def names() -> tuple[str, ...]:
+  """The names of all data sets, in alphabetical order."""
+  return tuple(sorted(DATASETS))
+
+
+def nearest(kind: str, name: str, known: tuple[str, ...]) -> str:
+  """What to say of a wrong name: the nearest right one, and all of them.
+
+  >>> nearest('data set', 'digit', ('cifar10', 'digits'))
+  "unknown data set 'digit', did you mean 'digits'? (known: cifar10, digits)"
+  """
+  close = difflib.get_close_matches(name, known, n=1)
+  guess = f', did you mean {close[0]!r}?' if close else ''
+  return f'unknown {kind} {name!r}{guess} (known: {", ".join(known)})'
+
+
+def find(name: str) -> Source:
+  """The row of a data set; an unknown name raises `ValueError`."""
+  if name not in DATASETS:
+    raise ValueError(nearest('data set', name, names()))
+  return DATASETS[name]
+
+
+def resolve(path: str) -> Any:  # noqa: ANN401
+  """Imports `module:Class` from `kdjax.data.builders`, and TFDS with it."""
+  module, name = path.split(':')
+  return getattr(importlib.import_module(f'kdjax.data.builders.{module}'), name)

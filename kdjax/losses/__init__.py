@@ -1,0 +1,23 @@
+"""Distillation losses: pure functions of arrays, in the papers' notation."""
+
+from kdjax.losses.logits import (
+  cross_entropy,
+  dist,
+  distillation,
+  dkd,
+  kd,
+  nckd,
+  standardise,
+  tckd,
+)
+
+__all__ = [
+  'cross_entropy',
+  'dist',
+  'distillation',
+  'dkd',
+  'kd',
+  'nckd',
+  'standardise',
+  'tckd',
+]

@@ -1,0 +1,185 @@
+"""The methods: a literal table from a name to how its loss is built.
+
+A loss takes what the two networks said about one batch and the configuration,
+and returns a value per example; `kdjax.train.step` reduces it. Adding a method
+is a function in `kdjax.losses` or `kdjax.targets` and a row here.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kdjax import losses, targets
+from kdjax.checks import check_known
+from kdjax.models import Outputs
+
+
+class Exchange(NamedTuple):
+  """What the networks say about a batch, and what a loss may look at.
+
+  Attributes:
+    student: the student's outputs.
+    teacher: the teacher's outputs, or None for a method without a teacher.
+    class_weights: `[K, D]`, rows of the teacher's last layer, or None.
+    labels: `[B]`, in 0..K-1.
+    epoch: scalar, passes over the training set so far.
+  """
+
+  student: Outputs
+  teacher: Outputs | None
+  class_weights: jax.Array | None
+  labels: jax.Array
+  epoch: jax.Array
+
+
+# A configuration, or anything with its method keys as attributes.
+Settings = Any
+Loss = Callable[[Exchange, Settings], jax.Array]
+Target = Callable[[Exchange, Settings], jax.Array]
+
+
+class Method(NamedTuple):
+  """A row of the table.
+
+  Attributes:
+    loss: maps an exchange and settings to `[B]`, in nats.
+    needs_teacher: whether it looks at the teacher's logits.
+  """
+
+  loss: Loss
+  needs_teacher: bool = True
+
+
+def _toward(target: Target) -> Method:
+  """(1-λ)·CE + λ·Tⁿ·KL(ρ ‖ q̃) for the teacher distribution `target`."""
+
+  def loss(x: Exchange, c: Settings) -> jax.Array:
+    return losses.distillation(
+      x.student.logits,
+      target(x, c),
+      x.labels,
+      weight=c.weight,
+      temperature=c.temperature,
+      temperature_power=c.temperature_power,
+    )
+
+  return Method(loss)
+
+
+def _ce(x: Exchange, c: Settings) -> jax.Array:
+  return losses.cross_entropy(x.student.logits, x.labels)
+
+
+def _ls(x: Exchange, c: Settings) -> jax.Array:
+  """Label smoothing is T = 1, ρ uniform, λ = ε (up to a constant)."""
+  num_classes = x.student.logits.shape[-1]
+  smoothed = targets.label_smoothing(
+    x.labels, num_classes=num_classes, smoothing=c.smoothing
+  )
+  return losses.distillation(
+    x.student.logits, smoothed, x.labels, weight=1.0, temperature=1.0
+  )
+
+
+def _full(x: Exchange, c: Settings) -> jax.Array:
+  return targets.full(x.teacher.logits, temperature=c.temperature)
+
+
+def _pt(x: Exchange, c: Settings) -> jax.Array:
+  return targets.pt(_full(x, c), x.labels)
+
+
+def _sim(x: Exchange, c: Settings) -> jax.Array:
+  return targets.sim(
+    x.class_weights,
+    x.labels,
+    power=c.similarity_power,
+    temperature=c.similarity_temperature,
+  )
+
+
+def _pt_sim(x: Exchange, c: Settings) -> jax.Array:
+  return targets.pt_sim_mixture(_full(x, c), _sim(x, c), x.labels, mix=c.mix)
+
+
+def _pt_sim_conditional(x: Exchange, c: Settings) -> jax.Array:
+  return targets.pt_sim_conditional(_full(x, c), _sim(x, c), x.labels)
+
+
+def _topk(x: Exchange, c: Settings) -> jax.Array:
+  return targets.topk(_full(x, c), k=c.topk)
+
+
+def _kd_standardised(x: Exchange, c: Settings) -> jax.Array:
+  """(1-λ)·CE + λ·KD of z-scored logits."""
+  term = losses.kd(
+    losses.standardise(x.student.logits),
+    losses.standardise(x.teacher.logits),
+    temperature=c.temperature,
+  )
+  return (1 - c.weight) * _ce(x, c) + c.weight * term
+
+
+def _dkd(x: Exchange, c: Settings) -> jax.Array:
+  """CE + min(epoch / warm-up, 1)·DKD."""
+  term = losses.dkd(
+    x.student.logits,
+    x.teacher.logits,
+    x.labels,
+    target_weight=c.target_weight,
+    nontarget_weight=c.nontarget_weight,
+    temperature=c.temperature,
+  )
+  ramp = jnp.minimum(x.epoch / max(c.loss_warmup_epochs, 1e-9), 1.0)
+  return _ce(x, c) + ramp * term
+
+
+def _dist(x: Exchange, c: Settings) -> jax.Array:
+  """CE + DIST, a relation of the whole batch."""
+  return _ce(x, c) + losses.dist(
+    x.student.logits,
+    x.teacher.logits,
+    inter_weight=c.inter_weight,
+    intra_weight=c.intra_weight,
+    temperature=c.temperature,
+  )
+
+
+METHODS = {
+  'ce': Method(_ce, needs_teacher=False),
+  'ls': Method(_ls, needs_teacher=False),
+  'kd': _toward(_full),
+  'kd_pt': _toward(_pt),
+  'kd_sim': _toward(_sim),
+  'kd_pt_sim': _toward(_pt_sim),
+  'kd_pt_sim_conditional': _toward(_pt_sim_conditional),
+  'kd_topk': _toward(_topk),
+  'kd_standardised': Method(_kd_standardised),
+  'dkd': Method(_dkd),
+  'dist': Method(_dist),
+}
+
+
+def get(name: str) -> Method:
+  """Returns the row `name` of `METHODS`.
+
+  Args:
+    name: a method's name.
+
+  Returns:
+    How its loss is built.
+
+  Raises:
+    ValueError: no such method; the message names the nearest one.
+
+  >>> get('kd_topk').needs_teacher
+  True
+  >>> get('kd_top')
+  Traceback (most recent call last):
+  ...
+  ValueError: unknown method 'kd_top'; did you mean 'kd_topk'?
+  """
+  check_known('method', name, METHODS)
+  return METHODS[name]

@@ -1,0 +1,208 @@
+"""Flax NNX networks; every one returns `Outputs(logits, features)`.
+
+Outside a jitted function a model is an `nnx.Module`; inside it is the triple
+`(graphdef, params, rest)` that `split` gives and `apply` takes.
+"""
+
+import difflib
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+from flax import nnx
+
+from kdjax.checks import Array
+from kdjax.models.mlp import MLP
+from kdjax.models.outputs import Outputs, is_integer
+from kdjax.models.resnet import ResNet
+
+__all__ = [
+  'MLP',
+  'MODELS',
+  'Outputs',
+  'ResNet',
+  'apply',
+  'build',
+  'merge',
+  'num_params',
+  'split',
+]
+
+# Nested dicts of arrays.
+Tree = dict[str, Any]
+
+_NARROW = (16, 16, 32, 64)
+_WIDE = (32, 64, 128, 256)
+
+# The ResNets' names and widths are those of Tian et al. 2020, Contrastive
+# Representation Distillation.
+MODELS: dict[str, Callable[..., nnx.Module]] = {
+  'mlp': MLP,
+  'resnet8': partial(ResNet, depth=8, widths=_NARROW),
+  'resnet14': partial(ResNet, depth=14, widths=_NARROW),
+  'resnet20': partial(ResNet, depth=20, widths=_NARROW),
+  'resnet32': partial(ResNet, depth=32, widths=_NARROW),
+  'resnet44': partial(ResNet, depth=44, widths=_NARROW),
+  'resnet56': partial(ResNet, depth=56, widths=_NARROW),
+  'resnet110': partial(ResNet, depth=110, widths=_NARROW),
+  'resnet8x4': partial(ResNet, depth=8, widths=_WIDE),
+  'resnet32x4': partial(ResNet, depth=32, widths=_WIDE),
+}
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+  """Says which of `names` is meant by `name`, or lists them all."""
+  close = difflib.get_close_matches(name, names, n=1)
+  if close:
+    return f'did you mean {close[0]!r}?'
+  return f'choose one of {", ".join(names)}' if names else 'it takes none'
+
+
+def _option_names(name: str) -> list[str]:
+  """The keywords that a row of the table leaves open to the user."""
+  row = MODELS[name]
+  taken = {'self', 'input_shape', 'num_classes', 'rngs'}
+  if isinstance(row, partial):
+    taken |= set(row.keywords)
+    row = row.func
+  # Not of the class itself: nnx's metaclass hides the signature.
+  names = inspect.signature(row.__init__).parameters
+  return [x for x in names if x not in taken]
+
+
+def build(
+  name: str,
+  *,
+  input_shape: Sequence[int],
+  num_classes: int,
+  seed: int,
+  **options: Any,  # noqa: ANN401
+) -> nnx.Module:
+  """Returns a model with fresh parameters.
+
+  Args:
+    name: a name in `MODELS`.
+    input_shape: shape of one example: (inputs,) or (height, width, channels).
+    num_classes: number of classes, K.
+    seed: an integer; the same seed gives the same parameters.
+    **options: what else the model takes: `widths` and `dropout` for `'mlp'`.
+
+  Returns:
+    The model; call it as `model(inputs, train=..., key=...)`.
+
+  Raises:
+    ValueError: for an unknown name (with the nearest right one), for an
+      option that the model does not take, or for a value outside its domain.
+
+  >>> build('mpl', input_shape=(64,), num_classes=10, seed=0)
+  Traceback (most recent call last):
+  ...
+  ValueError: unknown model 'mpl'; did you mean 'mlp'?
+  """
+  if name not in MODELS:
+    raise ValueError(f'unknown model {name!r}; {_nearest(name, list(MODELS))}')
+  allowed = _option_names(name)
+  for option in options:
+    if option not in allowed:
+      raise ValueError(
+        f'model {name!r} takes no option {option!r}; '
+        f'{_nearest(option, allowed)}'
+      )
+  if not is_integer(seed):
+    raise ValueError(f'seed={seed!r} must be an integer')
+  return MODELS[name](
+    input_shape=input_shape,
+    num_classes=num_classes,
+    rngs=nnx.Rngs(seed),
+    **options,
+  )
+
+
+def split(model: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree]:
+  """Takes a model apart.
+
+  Args:
+    model: a model of this package.
+
+  Returns:
+    The structure, which is hashable and holds no arrays; the trainable
+    parameters; the rest, which is batch norm's running statistics. The last
+    two are nested dicts of arrays with strings as keys.
+
+  >>> model = build('mlp', input_shape=(4,), num_classes=2, seed=0, widths=(3,))
+  >>> graphdef, params, rest = split(model)
+  >>> jax.tree.map(lambda x: x.shape, params['head']), rest
+  ({'bias': (2,), 'kernel': (3, 2)}, {})
+  """
+  graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+  return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
+
+
+def merge(graphdef: nnx.GraphDef, params: Tree, rest: Tree) -> nnx.Module:
+  """Puts together what `split` took apart.
+
+  Args:
+    graphdef: the structure.
+    params: the trainable parameters.
+    rest: batch norm's running statistics.
+
+  Returns:
+    A new model; using it leaves `params` and `rest` as they are.
+  """
+  return nnx.merge(graphdef, params, rest)
+
+
+def apply(
+  graphdef: nnx.GraphDef,
+  params: Tree,
+  rest: Tree,
+  inputs: Array,
+  *,
+  train: bool,
+  key: jax.Array | None = None,
+) -> tuple[Outputs, Tree]:
+  """Runs a model as a pure function, for use in `jit`, `grad` and `scan`.
+
+  Args:
+    graphdef: the structure.
+    params: the trainable parameters.
+    rest: batch norm's running statistics.
+    inputs: examples, `[B, *input_shape]`, floating point.
+    train: whether units are dropped and batch norm uses this batch.
+    key: a PRNG key; needed only by a model with dropout, when `train`.
+
+  Returns:
+    The outputs, and the new `rest`: `rest` itself unless `train`.
+
+  Raises:
+    ValueError: for inputs of another shape, or where a key is missing.
+    TypeError: for inputs that are not floating point.
+
+  >>> model = build('mlp', input_shape=(4,), num_classes=2, seed=0, widths=(3,))
+  >>> inputs = jax.numpy.ones((5, 4))
+  >>> outputs, _ = apply(*split(model), inputs, train=False)
+  >>> outputs.logits.shape
+  (5, 2)
+  """
+  model = merge(graphdef, params, rest)
+  outputs = model(inputs, train=train, key=key)
+  return outputs, split(model)[2] if train else rest
+
+
+def num_params(params: Tree) -> int:
+  """Returns how many numbers are trained.
+
+  Args:
+    params: the trainable parameters, or their shapes (`jax.eval_shape`).
+
+  Returns:
+    The number of parameters.
+
+  >>> model = build('mlp', input_shape=(4,), num_classes=2, seed=0, widths=(3,))
+  >>> num_params(split(model)[1])
+  23
+  """
+  return sum(math.prod(x.shape) for x in jax.tree.leaves(params))

@@ -1,0 +1,94 @@
+"""What every model returns, and the checks that every model makes."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from kdjax.checks import Array
+
+
+class Outputs(NamedTuple):
+  """What a model says about a batch.
+
+  Attributes:
+    logits: one row for each example, before any temperature; float32.
+    features: hidden activations by name. `'pooled'` `[B, D]` is always there:
+      it is what the last linear layer reads. The model's docstring lists the
+      other names and their shapes; maps are `[B, H, W, C]`.
+  """
+
+  logits: Float[Array, 'B K']
+  features: dict[str, jax.Array]
+
+
+def is_integer(value: object) -> bool:
+  """Says whether `value` is an integer of Python or NumPy, and no bool.
+
+  >>> is_integer(3), is_integer(3.0), is_integer(True)
+  (True, False, False)
+  """
+  return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def check_size(name: str, size: int) -> int:
+  """Returns `size`, or raises `ValueError` unless it is a positive integer.
+
+  >>> check_size('num_classes', 0)
+  Traceback (most recent call last):
+  ...
+  ValueError: num_classes=0 must be a positive integer
+  """
+  if not is_integer(size) or size < 1:
+    raise ValueError(f'{name}={size} must be a positive integer')
+  return int(size)
+
+
+def check_sizes(name: str, sizes: Sequence[int]) -> tuple[int, ...]:
+  """Returns `sizes` as a tuple of Python integers.
+
+  Args:
+    name: the argument's name, for the message.
+    sizes: at least one size, each a positive integer.
+
+  Returns:
+    The same sizes.
+
+  Raises:
+    ValueError: if there is no size, or one is not a positive integer.
+
+  >>> check_sizes('widths', [256, 0])
+  Traceback (most recent call last):
+  ...
+  ValueError: widths=[256, 0] must hold positive integers, at least one
+  """
+  is_sequence = isinstance(sizes, Sequence) and not isinstance(sizes, str)
+  if (
+    not is_sequence
+    or not sizes
+    or not all(is_integer(size) and size > 0 for size in sizes)
+  ):
+    raise ValueError(
+      f'{name}={sizes} must hold positive integers, at least one'
+    )
+  return tuple(int(size) for size in sizes)
+
+
+def check_inputs(inputs: Array, input_shape: tuple[int, ...]) -> None:
+  """Raises `ValueError` unless `inputs` has the shape `[B, *input_shape]`.
+
+  >>> import jax.numpy as jnp
+  >>> check_inputs(jnp.zeros((2, 8)), (4,))
+  Traceback (most recent call last):
+  ...
+  ValueError: inputs of shape (2, 8) must have shape [B, 4], as the model \
+was built
+  """
+  if inputs.shape[1:] != input_shape:
+    allowed = ', '.join(str(size) for size in input_shape)
+    raise ValueError(
+      f'inputs of shape {inputs.shape} must have shape [B, {allowed}], as the '
+      'model was built'
+    )

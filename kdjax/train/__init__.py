@@ -1,0 +1,1 @@
+"""The training engine: a thin functional shell around the losses."""

@@ -1,0 +1,169 @@
+"""What a person sees: a bar in a terminal, a few plain lines elsewhere."""
+
+import abc
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import (
+  BarColumn,
+  Progress,
+  SpinnerColumn,
+  TextColumn,
+  TimeRemainingColumn,
+)
+from rich.table import Table
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Reporter:
+  """Shows phases and their progress on stdout."""
+
+  def __init__(self) -> None:
+    self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+
+  def say(self, text: str) -> None:
+    """Prints a line."""
+    self._console.print(text, markup=False)
+
+  def phase(self, name: str, *, num_steps: int, start: int) -> 'Phase':
+    """Returns the display of a training phase, a context manager.
+
+    Args:
+      name: such as 'teacher' or 'student'.
+      num_steps: steps in the whole phase.
+      start: the step that it goes on from.
+
+    Returns:
+      A bar where stdout is a terminal, else plain lines.
+    """
+    kind = _BarPhase if self._console.is_terminal else _PlainPhase
+    return kind(self._console, name, num_steps, start)
+
+  def table(self, title: str, header: list[str], rows: list[list[str]]) -> None:
+    """Prints a table.
+
+    Args:
+      title: above it.
+      header: column names.
+      rows: cells.
+    """
+    table = Table(title=title, title_justify='left')
+    for index, name in enumerate(header):
+      table.add_column(name, justify='right' if index else 'left')
+    for row in rows:
+      table.add_row(*row)
+    self._console.print(table)
+
+
+class Phase(abc.ABC):
+  """Progress of one training phase."""
+
+  def __init__(
+    self, console: Console, name: str, num_steps: int, start: int
+  ) -> None:
+    self._console, self._name, self._num_steps = console, name, num_steps
+    self._start, self._begin = start, time.monotonic()
+
+  def __enter__(self) -> 'Phase':
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    return None
+
+  @abc.abstractmethod
+  def update(self, step: int, rate: float, note: str) -> None:
+    """Shows how far the phase is.
+
+    Args:
+      step: updates so far.
+      rate: examples a second.
+      note: the last figures.
+    """
+
+  def _left(self, step: int) -> float:
+    done = max(step - self._start, 1)
+    elapsed = time.monotonic() - self._begin
+    return elapsed / done * (self._num_steps - step)
+
+
+class _BarPhase(Phase):
+  """A bar with examples a second and the time left."""
+
+  def __enter__(self) -> 'Phase':
+    self._progress = Progress(
+      SpinnerColumn(finished_text='✓'),
+      TextColumn(f'[bold]{self._name:<9}'),
+      BarColumn(bar_width=24),
+      TextColumn('{task.completed}/{task.total}'),
+      TextColumn('{task.fields[rate]}'),
+      TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+      TextColumn('{task.fields[note]}'),
+      console=self._console,
+    )
+    self._task = self._progress.add_task(
+      self._name,
+      total=self._num_steps,
+      completed=self._start,
+      rate='compiling',
+      note='',
+    )
+    self._progress.start()
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self._progress.stop()
+
+  def update(self, step: int, rate: float, note: str) -> None:
+    self._progress.update(
+      self._task, completed=step, rate=f'{rate:,.0f} images/s', note=note
+    )
+
+
+class _PlainPhase(Phase):
+  """A line now and then, and one at the end."""
+
+  def __init__(self, *args: object) -> None:
+    super().__init__(*args)
+    self._last = self._begin
+    self._line = ''
+
+  def __exit__(self, *_: object) -> None:
+    seconds = time.monotonic() - self._begin
+    self._console.print(f'{self._line}  {seconds:.0f}s', markup=False)
+
+  def update(self, step: int, rate: float, note: str) -> None:
+    self._line = (
+      f'{self._name:<9} step {step}/{self._num_steps}  '
+      f'{rate:,.0f} images/s  {note}'
+    )
+    now = time.monotonic()
+    if now - self._last > _SECONDS_BETWEEN_LINES:
+      self._last = now
+      left = self._left(step)
+      self._console.print(f'{self._line}  {left:.0f}s left', markup=False)
+
+
+def show_results(reporter: Reporter, results: dict) -> None:
+  """Prints teacher, baseline and student as a table.
+
+  Args:
+    reporter: where to print.
+    results: what `results.json` holds.
+  """
+  rows = []
+  for name in ('teacher', 'baseline', 'student'):
+    found = results.get(name)
+    if found:
+      best = found.get('best')
+      rows.append(
+        [
+          name,
+          f'{found["num_params"]:,}',
+          f'{found["test_accuracy"]:.2%}',
+          f'{best["test_accuracy"]:.2%}' if best else '',
+        ]
+      )
+  header = ['network', 'parameters', 'test accuracy', 'test at best dev']
+  reporter.table(f'{results["wall_seconds"]:.0f} seconds', header, rows)

@@ -1,0 +1,189 @@
+"""The training step: one pure function, and a loop of it on the device."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from kdjax import methods, models
+from kdjax.train.state import State
+
+
+class Batch(NamedTuple):
+  """Examples, or a whole data set.
+
+  Attributes:
+    inputs: `[B, ...]`, as stored: uint8 images or float vectors.
+    labels: `[B]`.
+    teacher_logits: `[B, K]` where they were computed beforehand, or None.
+  """
+
+  inputs: jax.Array
+  labels: jax.Array
+  teacher_logits: jax.Array | None = None
+
+
+class Teacher(NamedTuple):
+  """A frozen network, an argument of the step and never part of it.
+
+  Attributes:
+    params: its parameters.
+    rest: its batch statistics.
+  """
+
+  params: models.Tree
+  rest: models.Tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """What a step is made of. Nothing here is an array.
+
+  Attributes:
+    student: graph definition of the network in training.
+    teacher: graph definition of the teacher, or None.
+    loss: maps an exchange and settings to `[B]`, in nats.
+    settings: the configuration that the loss reads.
+    optimizer: updates the parameters.
+    augment: maps a key and stored inputs to stored inputs.
+    normalise: maps stored inputs to what the networks take.
+    steps_per_epoch: steps in a pass over the training set.
+    batch_size: examples a step.
+    place: constrains how a batch lies on the devices.
+  """
+
+  student: nnx.GraphDef
+  teacher: nnx.GraphDef | None
+  loss: methods.Loss
+  settings: methods.Settings
+  optimizer: optax.GradientTransformation
+  augment: Callable[[jax.Array, jax.Array], jax.Array]
+  normalise: Callable[[jax.Array], jax.Array]
+  steps_per_epoch: int
+  batch_size: int
+  place: Callable[[Batch], Batch] = lambda batch: batch
+
+
+METRICS = ('loss', 'accuracy', 'gradient_norm')
+
+
+def train_step(
+  task: Task,
+  state: State,
+  teacher: Teacher | None,
+  batch: Batch,
+  key: jax.Array,
+) -> tuple[State, dict[str, jax.Array]]:
+  """Updates the student once. Pure; the only place where losses are reduced.
+
+  Args:
+    task: what the step is made of.
+    state: the student's state.
+    teacher: the frozen teacher, or None for a method without one.
+    batch: `B` examples.
+    key: the run's key; the step's own is `fold_in(key, state.step)`.
+
+  Returns:
+    The new state, and the batch's scalars named by `METRICS`.
+  """
+  augment_key, dropout_key = jax.random.split(
+    jax.random.fold_in(key, state.step)
+  )
+  inputs = task.normalise(task.augment(augment_key, batch.inputs))
+  epoch = state.step / task.steps_per_epoch
+
+  def mean_loss(
+    params: models.Tree,
+  ) -> tuple[jax.Array, tuple[models.Tree, jax.Array]]:
+    outputs, rest = models.apply(
+      task.student, params, state.rest, inputs, train=True, key=dropout_key
+    )
+    exchange = methods.Exchange(
+      outputs, *_consult(task, teacher, batch, inputs), batch.labels, epoch
+    )
+    per_example = task.loss(exchange, task.settings)
+    return jnp.mean(per_example), (rest, outputs.logits)
+
+  (loss, (rest, logits)), gradient = jax.value_and_grad(
+    mean_loss, has_aux=True
+  )(state.params)
+  updates, opt_state = task.optimizer.update(
+    gradient, state.opt_state, state.params
+  )
+  params = optax.apply_updates(state.params, updates)
+  metrics = {
+    'loss': loss,
+    'accuracy': jnp.mean(jnp.argmax(logits, -1) == batch.labels),
+    'gradient_norm': optax.global_norm(gradient),
+  }
+  ema = state.ema
+  if ema is not None:
+    decay = task.settings.ema_decay
+    ema = optax.incremental_update(params, ema, 1 - decay)
+  return State(state.step + 1, params, rest, opt_state, ema), metrics
+
+
+def run_steps(
+  task: Task,
+  state: State,
+  teacher: Teacher | None,
+  data: Batch,
+  sums: dict[str, jax.Array],
+  key: jax.Array,
+  stop: jax.Array,
+) -> tuple[State, dict[str, jax.Array]]:
+  """Trains until step `stop`, wherever that is, in one dispatch.
+
+  Args:
+    task: what a step is made of.
+    state: the student's state.
+    teacher: the frozen teacher, or None.
+    data: the whole training set, `N` examples.
+    sums: running sums of the metrics.
+    key: the run's key.
+    stop: scalar, the step to stop before.
+
+  Returns:
+    The new state and sums.
+  """
+  order_key, step_key = jax.random.split(key)
+
+  def order_of(step: jax.Array) -> jax.Array:
+    epoch_key = jax.random.fold_in(order_key, step // task.steps_per_epoch)
+    order = jax.random.permutation(epoch_key, len(data.labels))
+    rows = order[: task.steps_per_epoch * task.batch_size]
+    return rows.reshape(task.steps_per_epoch, task.batch_size)
+
+  def body(_: jax.Array, carry: tuple) -> tuple:
+    state, sums, order = carry
+    position = state.step % task.steps_per_epoch
+    order = jax.lax.cond(position == 0, order_of, lambda _: order, state.step)
+    batch = task.place(jax.tree.map(lambda a: a[order[position]], data))
+    state, metrics = train_step(task, state, teacher, batch, step_key)
+    return state, jax.tree.map(jnp.add, sums, metrics), order
+
+  carry = (state, sums, order_of(state.step))
+  state, sums, _ = jax.lax.fori_loop(state.step, stop, body, carry)
+  return state, sums
+
+
+def zero_sums() -> dict[str, jax.Array]:
+  """Returns the metrics' sums before the first step."""
+  return {name: jnp.zeros(()) for name in METRICS}
+
+
+def _consult(
+  task: Task, teacher: Teacher | None, batch: Batch, inputs: jax.Array
+) -> tuple[models.Outputs | None, jax.Array | None]:
+  """The teacher's outputs on a batch, and its class weights."""
+  if teacher is None:
+    return None, None
+  class_weights = models.merge(task.teacher, *teacher).class_weights
+  if batch.teacher_logits is not None:
+    return models.Outputs(batch.teacher_logits, {}), class_weights
+  outputs, _ = models.apply(task.teacher, *teacher, inputs, train=False)
+  return outputs, class_weights

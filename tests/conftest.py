@@ -1,0 +1,22 @@
+"""What every test relies on: strict ranks, two CPU devices, no home writes."""
+
+import os
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ.setdefault('MPLBACKEND', 'Agg')
+# Two workers on two cores: a thread pool per worker and core is too many.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+import jax
+import pytest
+
+jax.config.update('jax_num_cpu_devices', 2)
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+@pytest.fixture(autouse=True)
+def _private_home(tmp_path_factory, monkeypatch):
+  """Keeps the teacher cache and prepared data out of the user's home."""
+  base = tmp_path_factory.getbasetemp()
+  monkeypatch.setenv('XDG_CACHE_HOME', str(base / 'cache'))
+  monkeypatch.setenv('TFDS_DATA_DIR', str(base / 'tfds'))

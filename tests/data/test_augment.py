@@ -1,0 +1,148 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from kdjax.data import augment
+
+
+@pytest.fixture
+def images():
+  rng = np.random.default_rng(0)
+  return rng.integers(1, 256, (64, 5, 6, 3), np.uint8)
+
+
+def draws(key, position, padding):
+  """The shift and the flip that an example should get."""
+  shift, flip = jax.random.split(jax.random.fold_in(key, position))
+  y, x = jax.random.randint(shift, (2,), 0, 2 * padding + 1)
+  return int(y), int(x), bool(jax.random.bernoulli(flip))
+
+
+def reference(key, images, *, padding, flip):
+  result = np.zeros_like(images)
+  _, height, width, _ = images.shape
+  for i, image in enumerate(images):
+    y, x, mirrored = draws(key, i, padding)
+    big = np.zeros((height + 2 * padding, width + 2 * padding, 3), images.dtype)
+    big[padding : padding + height, padding : padding + width] = image
+    window = big[y : y + height, x : x + width]
+    result[i] = window[:, ::-1] if flip and mirrored else window
+  return result
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.float32])
+@pytest.mark.parametrize(
+  ('padding', 'flip'), [(4, True), (1, False), (0, True)]
+)
+def test_pad_crop_flip_matches_numpy(images, dtype, padding, flip):
+  key = jax.random.key(3)
+  images = images[:16].astype(dtype)
+  result = augment.pad_crop_flip(key, images, padding=padding, flip=flip)
+  assert result.dtype == dtype
+  np.testing.assert_array_equal(
+    result, reference(key, images, padding=padding, flip=flip)
+  )
+
+
+def test_pad_crop_flip_eager_is_jit(images):
+  key = jax.random.key(0)
+  function = jax.jit(augment.pad_crop_flip, static_argnames=('padding', 'flip'))
+  np.testing.assert_array_equal(
+    function(key, images), augment.pad_crop_flip(key, images)
+  )
+
+
+def test_each_example_has_its_own_randomness():
+  same = np.broadcast_to(
+    np.arange(1, 65, dtype=np.uint8).reshape(1, 8, 8, 1), (400, 8, 8, 1)
+  )
+  result = np.asarray(augment.pad_crop_flip(jax.random.key(0), same))
+  variants = {image.tobytes() for image in result}
+  # 81 shifts, mirrored or not.
+  assert 140 < len(variants) <= 162
+  mirrored = sum(draws(jax.random.key(0), i, 4)[2] for i in range(100))
+  assert 30 < mirrored < 70
+  other = np.asarray(augment.pad_crop_flip(jax.random.key(1), same))
+  assert (other != result).any(axis=(1, 2, 3)).mean() > 0.9
+
+
+def test_an_example_does_not_depend_on_the_batch(images):
+  key = jax.random.key(5)
+  whole = augment.pad_crop_flip(key, images)
+  np.testing.assert_array_equal(
+    augment.pad_crop_flip(key, images[:7]), whole[:7]
+  )
+
+
+def test_padding_is_zero():
+  ones = np.ones((200, 4, 4, 1), np.float32)
+  result = np.asarray(augment.pad_crop_flip(jax.random.key(0), ones))
+  assert set(np.unique(result)) == {0.0, 1.0}
+  # A shift by 4 of 4 pixels leaves nothing of the image.
+  assert result.sum(axis=(1, 2, 3)).min() == 0
+
+
+def test_pad_crop_flip_is_the_same_on_two_devices(images):
+  mesh = jax.make_mesh((2,), ('data',))
+  spread = jax.device_put(images, NamedSharding(mesh, PartitionSpec('data')))
+  key = jax.random.key(0)
+  function = jax.jit(augment.pad_crop_flip)
+  np.testing.assert_array_equal(function(key, spread), function(key, images))
+
+
+@pytest.mark.parametrize(
+  'wrong', [np.zeros((4, 8), np.uint8), np.zeros((4, 8, 8, 1), np.int32)]
+)
+def test_pad_crop_flip_rejects_what_is_no_batch_of_images(wrong):
+  with pytest.raises(TypeError, match='inputs'):
+    augment.pad_crop_flip(jax.random.key(0), wrong)
+
+
+def test_pad_crop_flip_rejects_negative_padding(images):
+  with pytest.raises(ValueError, match='padding=-1'):
+    augment.pad_crop_flip(jax.random.key(0), images, padding=-1)
+
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.1)
+
+
+def test_normalise_images_matches_float64(images):
+  expected = (images.astype(np.float64) / 255 - MEAN) / STD
+  result = augment.normalise(images, MEAN, STD)
+  assert result.dtype == jnp.float32
+  np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
+  jitted = jax.jit(augment.normalise, static_argnums=(1, 2))
+  np.testing.assert_allclose(
+    jitted(images, MEAN, STD), expected, rtol=1e-5, atol=1e-5
+  )
+
+
+def test_normalise_leaves_the_scale_of_floats():
+  vectors = np.array([[0.0, 3.0, 255.0]], np.float32)
+  np.testing.assert_allclose(
+    augment.normalise(vectors, (1.0,), (2.0,)), [[-0.5, 1.0, 127.0]]
+  )
+  np.testing.assert_allclose(
+    augment.normalise(vectors, MEAN, STD), (vectors - MEAN) / STD, rtol=1e-6
+  )
+
+
+@pytest.mark.parametrize(
+  ('mean', 'std', 'message'),
+  [
+    ((0.5, 0.5), (1.0,), 'mean has 2 numbers, the inputs 3 channels'),
+    ((0.5,), (1.0,) * 4, 'std has 4 numbers'),
+    ((), (1.0,), 'mean has 0 numbers'),
+    ((0.5,), (0.0,), 'std=0.0 must be positive'),
+  ],
+)
+def test_normalise_rejects(images, mean, std, message):
+  with pytest.raises(ValueError, match=message):
+    augment.normalise(images, mean, std)
+
+
+def test_normalise_rejects_integers_that_are_no_pixels():
+  with pytest.raises(TypeError, match='inputs'):
+    augment.normalise(np.zeros((2, 3), np.int32), (0.0,), (1.0,))
