@@ -78,7 +78,10 @@ def full(
   [[0.5 0.5 0. ]]
   """
   check_positive('temperature', temperature)
-  return jax.nn.softmax(_as_float(teacher_logits) / temperature, axis=-1)
+  logits = _as_float(teacher_logits)
+  # Shifted before it is divided, the largest logit is 0 without rounding.
+  logits = logits - jnp.max(logits, axis=-1, keepdims=True)
+  return jax.nn.softmax(logits / temperature, axis=-1)
 
 
 @typed

@@ -60,12 +60,12 @@ def _split(p, y):
 
 
 def tckd(s, t, y, temperature):
-  b = []
+  log_b = []
   for logits in (t, s):
-    true, others = _split(softmax(logits, temperature), y)
-    b.append(np.concatenate([true, others.sum(-1, keepdims=True)], -1))
-  with np.errstate(divide='ignore'):
-    return temperature**2 * kl(b[0], np.log(b[1]))
+    true, others = _split(log_softmax(logits, temperature), y)
+    rest = np.logaddexp.reduce(others, axis=-1, keepdims=True)
+    log_b.append(np.concatenate([true, rest], -1))
+  return temperature**2 * kl(np.exp(log_b[0]), log_b[1])
 
 
 def nckd(s, t, y, temperature):

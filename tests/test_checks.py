@@ -35,7 +35,7 @@ def test_typed_names_the_wrong_argument(wrap):
 
 @pytest.mark.parametrize('value', [0, 0.0, -1, np.inf, np.nan])
 def test_positive_rejects(value):
-  with pytest.raises(ValueError, match='name=.* must be positive and finite'):
+  with pytest.raises(ValueError, match=r'name=.* must be positive and finite'):
     checks.check_positive('name', value)
 
 

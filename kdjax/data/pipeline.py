@@ -102,7 +102,7 @@ def load(
     )
   everything = dataset.Split(arrays.train_inputs, arrays.train_labels)
   train, dev = dataset.hold_out(everything, fraction=dev_fraction)
-  groups = tuple(int(group) for group in arrays.groups)
+  groups = where.options.groups() if where.options else arrays.groups
   return dataset.Dataset(
     name=name,
     train=train,
@@ -112,5 +112,5 @@ def load(
     mean=source.mean,
     std=source.std,
     class_names=tuple(str(name) for name in arrays.class_names),
-    groups=groups or None,
+    groups=tuple(int(group) for group in groups) or None,
   )

@@ -171,9 +171,6 @@ def read_records(builder: Any) -> Arrays:  # noqa: ANN401
 
   Returns:
     The arrays, in the order of the records.
-
-  Raises:
-    ValueError: the data were prepared in a format without random access.
   """
   import tensorflow_datasets as tfds
 
@@ -194,19 +191,26 @@ def read_records(builder: Any) -> Arrays:  # noqa: ANN401
     groups |= {
       e['label']: e['coarse_label'] for e in examples if 'coarse_label' in e
     }
+  names = features['label'].names
+  known = [groups[k] for k in range(len(names))] if groups else []
   return Arrays(
     **arrays,
-    class_names=np.asarray(features['label'].names),
-    groups=np.asarray([groups[k] for k in sorted(groups)], np.int32),
+    class_names=np.asarray(names),
+    groups=np.asarray(known, np.int32),
   )
 
 
 def _read_cache(path: pathlib.Path) -> Arrays | None:
   """The cached arrays, or None if there are none that can be trusted."""
   try:
-    with np.load(path, allow_pickle=False) as cache:
+    with open(path, 'rb') as file:
+      # NumPy stops where a header says so, short of zipfile's own check.
+      if zipfile.ZipFile(file).testzip() is not None:
+        return None
+      file.seek(0)
+      cache = np.load(file, allow_pickle=False)
       arrays = Arrays(*(cache[field] for field in Arrays._fields))
-  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+  except Exception:  # Whatever ails a cache, the records are still there.
     return None
   whole = all(
     len(inputs) == len(labels) > 0 and inputs.dtype in (np.uint8, np.float32)
@@ -238,6 +242,7 @@ def read(where: Place) -> Arrays | None:
 
   Raises:
     ValueError: the data were prepared in a format without random access.
+    OSError: the records are damaged.
   """
   cache = where.folder / _CACHE
   arrays = _read_cache(cache)
@@ -245,7 +250,18 @@ def read(where: Place) -> Arrays | None:
     return arrays
   if not is_prepared(where):
     return None
-  with _quiet():
-    arrays = read_records(where.builder())
+  try:
+    with _quiet():
+      arrays = read_records(where.builder())
+  except NotImplementedError as error:
+    raise ValueError(
+      f'{where.folder} was prepared in a format without random access, not by'
+      ' kdjax: use another data_dir'
+    ) from error
+  except RuntimeError as error:
+    raise OSError(
+      f'the records in {where.folder} are damaged; delete that folder and'
+      f' prepare again ({error})'
+    ) from error
   _write_cache(cache, arrays)
   return arrays

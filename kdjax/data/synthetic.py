@@ -213,6 +213,12 @@ class Options:
       f'_m{self.nonlinearity}_s{self.seed}'
     )
 
+  def groups(self) -> tuple[int, ...]:
+    """The super-class of each class."""
+    return class_groups(
+      num_classes=self.num_classes, num_groups=self.num_groups
+    )
+
 
 def draw(options: Options) -> tuple[jax.Array, jax.Array]:
   """Inputs [N, D] and labels [N] of the training, then the test examples."""

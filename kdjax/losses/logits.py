@@ -358,7 +358,10 @@ def _as_float(logits: Array) -> jax.Array:
 
 def _log_probs(logits: Array, temperature: Scalar) -> jax.Array:
   """`log softmax(logits / T)`."""
-  return jax.nn.log_softmax(_as_float(logits) / temperature, axis=-1)
+  logits = _as_float(logits)
+  # Shifted before it is divided, the largest logit is 0 without rounding.
+  logits = logits - jnp.max(logits, axis=-1, keepdims=True)
+  return jax.nn.log_softmax(logits / temperature, axis=-1)
 
 
 def _log(probs: Array) -> jax.Array:
@@ -371,8 +374,8 @@ def _log(probs: Array) -> jax.Array:
 def _kl(log_target: jax.Array, log_student: jax.Array) -> jax.Array:
   """`KL(p ‖ q)` over the last axis; where `p = 0` nothing is added."""
   target = jnp.exp(log_target)
-  dead = target == 0  # not `target > 0`: a NaN has to come through
-  gap = jnp.where(dead, 0.0, log_target) - jnp.where(dead, 0.0, log_student)
+  live = target > 0
+  gap = jnp.where(live, log_target, 0.0) - jnp.where(live, log_student, 0.0)
   return jnp.sum(target * gap, axis=-1)
 
 

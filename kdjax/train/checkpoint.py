@@ -60,14 +60,13 @@ class Checkpoints:
     """Returns the last saved step, or None."""
     return self._manager.latest_step()
 
-  def best(self) -> tuple[int, float]:
-    """Returns the step and score of the best checkpoint, the latest of ties."""
+  def best(self) -> int:
+    """Returns the step with the best score, the latest of equals."""
     scored = [
       (_score(self._manager.metrics(step)), step)
       for step in self._manager.all_steps()
     ]
-    score, step = max(scored)
-    return step, score
+    return max(scored)[1]
 
   def restore(self, like: State, *, step: int) -> State:
     """Returns the state of a step.

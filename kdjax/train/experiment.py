@@ -144,14 +144,16 @@ def _results(
 
   def test(network: Network) -> dict:
     predict = task.predictor(network.graphdef, config, dataset, mesh)
-    inputs, labels = map(jax.numpy.asarray, dataset.test)
-    logits = predict(network.params, network.rest, inputs)
-    found = {'test_accuracy': evaluate.scores(logits, labels)['accuracy']}
-    left_out = np.isin(dataset.test.labels, config.dataset.exclude_classes)
-    if left_out.any():
-      found['test_accuracy_excluded_classes'] = evaluate.scores(
-        logits[left_out], labels[left_out]
-      )['accuracy']
+    found = {}
+    for name, split in (('dev', dataset.dev), ('test', dataset.test)):
+      inputs, labels = map(jax.numpy.asarray, split)
+      logits = predict(network.params, network.rest, inputs)
+      scores = evaluate.scores(logits, labels)
+      found[f'{name}_accuracy'] = scores['accuracy']
+    excluded = np.isin(dataset.test.labels, config.dataset.exclude_classes)
+    if excluded.any():
+      scores = evaluate.scores(logits[excluded], labels[excluded])
+      found['test_accuracy_excluded_classes'] = scores['accuracy']
     return found
 
   results = {'teacher': None}
@@ -159,11 +161,7 @@ def _results(
     results['teacher'] = _counted(test(mentor), mentor)
   for name, fit_ in fitted.items():
     results[name] = _counted(test(fit_.last), fit_.last)
-    results[name]['best'] = {
-      'step': fit_.best_step,
-      'dev_accuracy': fit_.best_dev_accuracy,
-      **test(fit_.best),
-    }
+    results[name]['best'] = {'step': fit_.best_step, **test(fit_.best)}
   return results
 
 

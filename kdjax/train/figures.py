@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 # Distinct in colour and in grey-scale, by lightness and dash.
 _STYLES = {
-  'teacher': {'color': '#222222', 'linestyle': '-'},
+  'teacher': {'color': '#222222', 'linestyle': ':'},
   'student': {'color': '#d1495b', 'linestyle': '-'},
   'baseline': {'color': '#5b8fb9', 'linestyle': '--'},
 }
@@ -33,7 +33,12 @@ def curves(path: Path, runs: dict[str, list[dict]]) -> None:
   for axes in (left, right):
     axes.grid(alpha=0.25)
     axes.spines[['top', 'right']].set_visible(False)
-  right.legend(frameon=False, loc='lower right')
+  figure.legend(
+    *right.get_legend_handles_labels(),
+    loc='outside upper center',
+    ncols=len(runs),
+    frameon=False,
+  )
   figure.savefig(path, dpi=150)
 
 

@@ -29,13 +29,11 @@ class Fitted:
     last: the network after the last step.
     best: the network with the best dev accuracy.
     best_step: the step of `best`.
-    best_dev_accuracy: its accuracy on dev, in [0, 1].
   """
 
   last: Network
   best: Network
   best_step: int
-  best_dev_accuracy: float
 
 
 def fit(
@@ -80,14 +78,13 @@ def fit(
       ):
         state = _train(job, state, start, checkpoints, writer, phase, mesh)
     checkpoints.wait()
-    best_step, best_score = checkpoints.best()
+    best_step = checkpoints.best()
     best = checkpoints.restore(state, step=best_step)
   graphdef = job.task.student
   return Fitted(
     last=Network(graphdef, state.evaluated_params, state.rest),
     best=Network(graphdef, best.evaluated_params, best.rest),
     best_step=best_step,
-    best_dev_accuracy=best_score,
   )
 
 

@@ -82,11 +82,6 @@ class Phase(abc.ABC):
       note: the last figures.
     """
 
-  def _left(self, step: int) -> float:
-    done = max(step - self._start, 1)
-    elapsed = time.monotonic() - self._begin
-    return elapsed / done * (self._num_steps - step)
-
 
 class _BarPhase(Phase):
   """A bar with examples a second and the time left."""
@@ -128,6 +123,7 @@ class _PlainPhase(Phase):
     super().__init__(*args)
     self._last = self._begin
     self._line = ''
+    self._first = None  # step and time of the first update, which compiles
 
   def __exit__(self, *_: object) -> None:
     seconds = time.monotonic() - self._begin
@@ -139,9 +135,11 @@ class _PlainPhase(Phase):
       f'{rate:,.0f} images/s  {note}'
     )
     now = time.monotonic()
-    if now - self._last > _SECONDS_BETWEEN_LINES:
+    self._first = self._first or (step, now)
+    if now - self._last > _SECONDS_BETWEEN_LINES and step > self._first[0]:
       self._last = now
-      left = self._left(step)
+      pace = (now - self._first[1]) / (step - self._first[0])
+      left = pace * (self._num_steps - step)
       self._console.print(f'{self._line}  {left:.0f}s left', markup=False)
 
 
@@ -152,18 +150,32 @@ def show_results(reporter: Reporter, results: dict) -> None:
     reporter: where to print.
     results: what `results.json` holds.
   """
-  rows = []
-  for name in ('teacher', 'baseline', 'student'):
-    found = results.get(name)
-    if found:
-      best = found.get('best')
-      rows.append(
-        [
-          name,
-          f'{found["num_params"]:,}',
-          f'{found["test_accuracy"]:.2%}',
-          f'{best["test_accuracy"]:.2%}' if best else '',
-        ]
-      )
-  header = ['network', 'parameters', 'test accuracy', 'test at best dev']
-  reporter.table(f'{results["wall_seconds"]:.0f} seconds', header, rows)
+  networks = {
+    name: results[name]
+    for name in ('teacher', 'baseline', 'student')
+    if results.get(name)
+  }
+  columns = {
+    'parameters': lambda found: f'{found["num_params"]:,}',
+    'test accuracy': lambda found: _percent(found, 'test_accuracy'),
+    'test at best dev': lambda found: _percent(
+      found.get('best', {}), 'test_accuracy'
+    ),
+    'on excluded classes': lambda found: _percent(
+      found, 'test_accuracy_excluded_classes'
+    ),
+  }
+  cells = {
+    header: [cell(found) for found in networks.values()]
+    for header, cell in columns.items()
+  }
+  cells = {header: column for header, column in cells.items() if any(column)}
+  reporter.table(
+    f'finished in {results["wall_seconds"]:.0f} seconds',
+    ['network', *cells],
+    [list(row) for row in zip(networks, *cells.values(), strict=True)],
+  )
+
+
+def _percent(found: dict, key: str) -> str:
+  return f'{found[key]:.2%}' if key in found else ''

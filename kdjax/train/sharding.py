@@ -1,14 +1,19 @@
 """Where arrays live: a mesh of devices, and the two placements in use."""
 
+from collections.abc import Sequence
+
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
-def make_mesh(*, model_devices: int = 1) -> Mesh:
-  """Returns all devices as a mesh `('data', 'model')`.
+def make_mesh(
+  *, model_devices: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+  """Returns devices as a mesh `('data', 'model')`.
 
   Args:
     model_devices: size of the 'model' axis; the rest is the 'data' axis.
+    devices: the devices; all of them if None.
 
   Returns:
     The mesh.
@@ -16,7 +21,8 @@ def make_mesh(*, model_devices: int = 1) -> Mesh:
   Raises:
     ValueError: `model_devices` does not divide the number of devices.
   """
-  num_devices = jax.device_count()
+  devices = jax.devices() if devices is None else devices
+  num_devices = len(devices)
   if num_devices % model_devices:
     raise ValueError(
       f'config.model_devices={model_devices} does not divide the '
@@ -26,6 +32,7 @@ def make_mesh(*, model_devices: int = 1) -> Mesh:
     (num_devices // model_devices, model_devices),
     ('data', 'model'),
     axis_types=(AxisType.Auto, AxisType.Auto),
+    devices=devices,
   )
 
 

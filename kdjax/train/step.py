@@ -118,7 +118,7 @@ def train_step(
   metrics = {
     'loss': loss,
     'accuracy': jnp.mean(jnp.argmax(logits, -1) == batch.labels),
-    'gradient_norm': optax.global_norm(gradient),
+    'gradient_norm': optax.tree.norm(gradient),
   }
   ema = state.ema
   if ema is not None:

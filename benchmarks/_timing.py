@@ -1,0 +1,161 @@
+"""What the speed benchmarks share: experiments, alternating rounds, tables."""
+
+import argparse
+import dataclasses
+import functools
+import os
+import platform
+import runpy
+import statistics
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax import config as configuration
+from kdjax import data
+from kdjax.train import sharding, step, task, teacher
+
+_EXPERIMENTS = Path(__file__).parents[1] / 'experiments'
+
+
+def parser(doc, *, default):
+  """Returns the flags that every benchmark takes."""
+  found = argparse.ArgumentParser(
+    description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  found.add_argument(
+    '--config',
+    action='append',
+    type=Path,
+    help='an experiment file; may be given again',
+  )
+  found.add_argument(
+    '--quick', action='store_true', help='seconds only; rough figures'
+  )
+  found.add_argument('--rounds', type=int, help='how often all are measured')
+  found.set_defaults(defaults=[_EXPERIMENTS / f'{name}.py' for name in default])
+  return found
+
+
+def load(path):
+  """Returns the configuration of an experiment file and its data set."""
+  if not path.is_file():
+    raise ValueError(f'no experiment file {path}')
+  config = runpy.run_path(str(path))['get_config']()
+  configuration.validate(config)
+  c = config.dataset
+  dataset = data.load(c.name, data_dir=c.data_dir, dev_fraction=c.dev_fraction)
+  if c.num_labels:
+    few = data.thin(
+      dataset.train,
+      num_labels=c.num_labels,
+      num_classes=dataset.num_classes,
+      seed=config.seed,
+    )
+    dataset = dataclasses.replace(dataset, train=few)
+  return config, dataset
+
+
+def changed(config, **values):
+  """Returns a copy of a configuration with other values at the top."""
+  own = config.copy_and_resolve_references()
+  own.update(values)
+  return own
+
+
+def untrained_teacher(config, dataset):
+  """Returns the teacher's network; its weights do not change any time."""
+  return task.build(teacher.config_of(config), dataset)
+
+
+def prepare(config, dataset, mentor):
+  """Returns the training of the student on one device."""
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  return task.prepare(config, dataset, mentor, mesh)
+
+
+def training_loop(job):
+  """Returns a function: seconds a step of `run_steps`, over so many steps."""
+  run = jax.jit(
+    functools.partial(step.run_steps, job.task), donate_argnums=(0, 3)
+  )
+
+  def measure(num_steps):
+    state = jax.tree.map(jnp.copy, job.initial)
+    sums, stop = step.zero_sums(), jax.device_put(np.int32(num_steps))
+    return (
+      seconds(run, state, job.teacher, job.examples, sums, job.key, stop)
+      / num_steps
+    )
+
+  return measure
+
+
+def seconds(function, *args):
+  """Returns how long a call takes, until its results are there."""
+  jax.block_until_ready(args)
+  begin = time.perf_counter()
+  jax.block_until_ready(function(*args))
+  return time.perf_counter() - begin
+
+
+def alternate(measures, *, rounds, at_least):
+  """Measures everything once a round, every other round backwards.
+
+  Args:
+    measures: by name, functions from a number of steps to seconds a step.
+    rounds: how often.
+    at_least: seconds that the slowest one takes in a round; all do the same
+      number of steps.
+
+  Returns:
+    By name, seconds a step in each round.
+  """
+  for measure in measures.values():
+    measure(1)  # compiles
+  num_steps = 1
+  while num_steps * max(m(num_steps) for m in measures.values()) < at_least:
+    num_steps *= 2
+  found = {name: [] for name in measures}
+  for index in range(rounds):
+    for name in list(measures)[:: -1 if index % 2 else 1]:
+      found[name].append(measures[name](num_steps))
+  return found
+
+
+def spread(values, *, scale=1.0, digits=1):
+  """Writes the median and the quartiles."""
+  low, middle, high = (
+    scale * q for q in statistics.quantiles(values, n=4, method='inclusive')
+  )
+  return f'{middle:,.{digits}f} ({low:,.{digits}f}–{high:,.{digits}f})'
+
+
+def table(header, rows):
+  """Returns a Markdown table."""
+  lines = [header, ['---'] * len(header), *rows]
+  return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+
+
+def surroundings(**versions):
+  """Returns a line: date, processor, load and versions."""
+  cpu = platform.processor() or platform.machine()
+  if os.path.exists('/proc/cpuinfo'):
+    text = Path('/proc/cpuinfo').read_text()
+    names = [x.split(':')[1] for x in text.splitlines() if 'model name' in x]
+    cpu = names[0].strip() if names else cpu
+  versions = {
+    'Python': platform.python_version(),
+    'JAX': jax.__version__,
+    **versions,
+  }
+  cores, load_ = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+  return (
+    f'{time.strftime("%Y-%m-%d")}; {cpu}, {cores} cores'
+    f' ({jax.devices()[0].platform}), load {load_:.1f} at the end; '
+    + ', '.join(f'{name} {value}' for name, value in versions.items())
+    + '. Median (quartiles) over the rounds.'
+  )

@@ -1,0 +1,101 @@
+"""What distillation costs beside plain training and the teacher's forward.
+
+  python benchmarks/step_cost.py [--config=experiments/NAME.py ...] [--quick]
+
+The KD step (the teacher runs in every step) against the CE step of the same
+student, both through `kdjax.train.step.run_steps`: a compiled loop, the data
+on the device, with shuffling, fetching and normalising. The teacher's forward
+runs alone in a compiled loop on one batch that is fetched and normalised
+already, so that nothing is counted twice. The three take turns; the ratio
+KD / (CE + teacher) is formed within each round.
+"""
+
+import functools
+
+import _timing
+import jax
+import jax.numpy as jnp
+
+from kdjax import cli, models
+
+
+def forward_loop(job):
+  """Returns a function: seconds a forward of the teacher, over so many."""
+  batch = job.examples.inputs[: job.task.batch_size]
+  inputs = jax.jit(job.task.normalise)(batch)
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def run(total, teacher, inputs, num_steps):
+    def body(_, carry):
+      # The barrier keeps XLA from moving the forward out of the loop, and the
+      # sum from leaving it out.
+      total, x = jax.lax.optimization_barrier(carry)
+      outputs, _ = models.apply(job.task.teacher, *teacher, x, train=False)
+      return total + outputs.logits, x
+
+    return jax.lax.fori_loop(0, num_steps, body, (total, inputs))[0]
+
+  head = models.merge(job.task.teacher, *job.teacher).class_weights
+
+  def measure(num_steps):
+    total = jnp.zeros((len(inputs), len(head)))
+    args = total, job.teacher, inputs, num_steps
+    return _timing.seconds(run, *args) / num_steps
+
+  return measure
+
+
+def row(path, *, rounds, at_least):
+  """Measures one experiment's pair."""
+  config, dataset = _timing.load(path)
+  config.teacher.precompute_logits = False
+  mentor = _timing.untrained_teacher(config, dataset)
+  plain = _timing.prepare(_timing.changed(config, method='ce'), dataset, None)
+  distilled = _timing.prepare(config, dataset, mentor)
+  found = _timing.alternate(
+    {
+      'ce': _timing.training_loop(plain),
+      'kd': _timing.training_loop(distilled),
+      'teacher': forward_loop(distilled),
+    },
+    rounds=rounds,
+    at_least=at_least,
+  )
+  ratios = [
+    kd / (ce + forward) for ce, kd, forward in zip(*found.values(), strict=True)
+  ]
+  return [
+    path.stem,
+    str(config.batch_size),
+    *(_timing.spread(values, scale=1e6) for values in found.values()),
+    _timing.spread(ratios, digits=3),
+  ]
+
+
+def main():
+  """Prints the table."""
+  flags = _timing.parser(
+    __doc__, default=('digits_kd', 'fashion_mnist_kd')
+  ).parse_args()
+  rows = [
+    row(
+      path,
+      rounds=flags.rounds or (3 if flags.quick else 21),
+      at_least=0.02 if flags.quick else 0.5,
+    )
+    for path in flags.config or flags.defaults
+  ]
+  header = [
+    'experiment',
+    'batch',
+    'CE step, µs',
+    'KD step, µs',
+    'teacher forward, µs',
+    'KD / (CE + teacher)',
+  ]
+  print(_timing.table(header, rows))
+  print(f'\n{_timing.surroundings()}')
+
+
+if __name__ == '__main__':
+  cli.run(main)

@@ -1,0 +1,32 @@
+"""Digits without a single 3: the student learns the 3 from the teacher.
+
+  python -m kdjax.main --config=experiments/digits_missing_class.py
+
+The teacher knows all ten digits; the student's transfer set has no 3, neither
+image nor label. What it learns of the 3 it learns from the probabilities that
+the teacher gives it beside other digits.
+"""
+
+from ml_collections import ConfigDict
+
+from kdjax.config import default
+
+
+def get_config() -> ConfigDict:
+  """Returns the delta on `kdjax.config.default()`."""
+  config = default()
+  config.dataset.name = 'digits'
+  config.dataset.augment = 'none'
+  config.dataset.exclude_classes = (3,)
+  config.teacher.name = 'mlp'
+  config.teacher.widths = (256, 256)
+  config.teacher.num_epochs = 60
+  config.student.name = 'mlp'
+  config.student.widths = (32,)
+  config.schedule.name = 'cosine'
+  config.temperature = 8.0
+  config.weight = 1.0
+  config.baseline = True
+  config.num_epochs = 100
+  config.batch_size = 50
+  return config

@@ -1,0 +1,26 @@
+"""draft"""
+
+from ml_collections import ConfigDict
+
+from kdjax.config import default
+
+
+def get_config() -> ConfigDict:
+  """Returns the delta on `kdjax.config.default()`."""
+  config = default()
+  config.dataset.name = 'fashion_mnist'
+  config.dataset.augment = 'none'
+  config.teacher.name = 'mlp'
+  config.teacher.widths = (512, 512)
+  config.teacher.dropout = 0.3
+  config.teacher.num_epochs = 20
+  config.teacher.batch_size = 128
+  config.student.name = 'mlp'
+  config.student.widths = (32,)
+  config.schedule.name = 'cosine'
+  config.temperature = 2.0
+  config.topk = 3
+  config.num_epochs = 20
+  config.batch_size = 128
+  config.eval_every_epochs = 5
+  return config

@@ -1,0 +1,213 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from kdjax import methods, models
+from kdjax.config import default
+from kdjax.train import sharding, step
+from kdjax.train.state import create
+
+SHAPE = (8, 8, 3)
+NUM_CLASSES = 5
+
+
+def _task(name='mlp', *, batch_size=4, num_examples=12, place=None, **changes):
+  """A student and its task; SGD with rate 0.1 and nothing else."""
+  settings = default()
+  settings.update({'method': 'kd', 'temperature': 2.0, 'weight': 0.7})
+  settings.update(changes)
+  options = {'widths': (6,), 'dropout': 0.2} if name == 'mlp' else {}
+  build = functools.partial(
+    models.build, input_shape=SHAPE, num_classes=NUM_CLASSES
+  )
+  graphdef, params, rest = models.split(build(name, seed=0, **options))
+  teacher_def, *teacher = models.split(build('mlp', seed=1, widths=(9,)))
+  optimizer = optax.sgd(0.1)
+  task = step.Task(
+    student=graphdef,
+    teacher=teacher_def,
+    loss=methods.get(settings.method).loss,
+    settings=settings,
+    optimizer=optimizer,
+    augment=lambda key, inputs: inputs,
+    normalise=lambda inputs: inputs / 2.0,
+    steps_per_epoch=num_examples // batch_size,
+    batch_size=batch_size,
+    place=place or (lambda batch: batch),
+  )
+  state = create(params, rest, optimizer, ema_decay=settings.ema_decay)
+  return task, state, step.Teacher(*teacher)
+
+
+def _data(num_examples=12):
+  key = jax.random.key(3)
+  return step.Batch(
+    jax.random.normal(key, (num_examples, *SHAPE)),
+    jnp.arange(num_examples, dtype=jnp.int32) % NUM_CLASSES,
+  )
+
+
+def _close(a, b, rtol=1e-5, atol=1e-6):
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), a, b
+  )
+
+
+def _equal(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def _run(task, state, teacher, data, stop, key=None):
+  run = jax.jit(functools.partial(step.run_steps, task))
+  key = jax.random.key(0) if key is None else key
+  return run(state, teacher, data, step.zero_sums(), key, jnp.int32(stop))
+
+
+def test_a_step_descends_the_mean_of_the_loss():
+  task, state, teacher = _task(student={'dropout': 0.0})
+  student, _, _ = models.split(
+    models.build(
+      'mlp', input_shape=SHAPE, num_classes=NUM_CLASSES, seed=0, widths=(6,)
+    )
+  )
+  task = dataclasses.replace(task, student=student)
+  batch = _data(4)
+
+  def loss(params):
+    def logits(graphdef, params, rest):
+      outputs, _ = models.apply(
+        graphdef, params, rest, batch.inputs / 2, train=False
+      )
+      return outputs.logits
+
+    s = logits(student, params, state.rest)
+    t = logits(task.teacher, *teacher)
+    ce = -jax.nn.log_softmax(s)[jnp.arange(4), batch.labels]
+    p = jax.nn.softmax(t / 2)
+    kl = jnp.sum(p * (jnp.log(p) - jax.nn.log_softmax(s / 2)), -1)
+    return jnp.mean(0.3 * ce + 0.7 * 2**2 * kl)
+
+  value, gradient = jax.value_and_grad(loss)(state.params)
+  expected = jax.tree.map(lambda p, g: p - 0.1 * g, state.params, gradient)
+  found, metrics = step.train_step(
+    task, state, teacher, batch, jax.random.key(0)
+  )
+  _close(found.params, expected)
+  assert int(found.step) == 1
+  np.testing.assert_allclose(metrics['loss'], value, rtol=1e-5)
+  np.testing.assert_allclose(
+    metrics['gradient_norm'], optax.tree.norm(gradient), rtol=1e-5
+  )
+
+
+def test_logits_computed_beforehand_change_nothing():
+  task, state, teacher = _task()
+  batch = _data(4)
+  outputs, _ = models.apply(
+    task.teacher, *teacher, batch.inputs / 2, train=False
+  )
+  key = jax.random.key(0)
+  fresh = step.train_step(task, state, teacher, batch, key)
+  cached = batch._replace(teacher_logits=outputs.logits)
+  _close(step.train_step(task, state, teacher, cached, key), fresh)
+
+
+def test_the_teacher_matters():
+  task, state, teacher = _task()
+  key, batch = jax.random.key(0), _data(4)
+  other = jax.tree.map(lambda a: a + 1.0, teacher)
+  first, _ = step.train_step(task, state, teacher, batch, key)
+  second, _ = step.train_step(task, state, other, batch, key)
+  assert not np.allclose(
+    first.params['head']['kernel'], second.params['head']['kernel']
+  )
+
+
+def test_a_loop_is_its_steps_bit_for_bit_wherever_it_is_cut():
+  task, state, teacher = _task('resnet8')
+  data = _data()
+  whole = _run(task, state, teacher, data, 7)
+  part, _ = _run(task, state, teacher, data, 2)
+  part, _ = _run(task, part, teacher, data, 3)
+  part, _ = _run(task, part, teacher, data, 7)
+  _equal(part, whole[0])
+
+
+def test_every_example_comes_once_an_epoch_in_another_order_each_time():
+  task, state, teacher = _task(num_examples=12, batch_size=4)
+  seen = []
+
+  def spy(rows):
+    seen.append(np.asarray(rows))
+
+  def place(batch):
+    jax.debug.callback(spy, batch.labels, ordered=True)
+    return batch
+
+  task = dataclasses.replace(task, place=place)
+  data = _data()._replace(labels=jnp.arange(12, dtype=jnp.int32) % 5)
+  data = data._replace(labels=jnp.arange(12, dtype=jnp.int32))
+  task = dataclasses.replace(
+    task, loss=lambda x, c: jnp.sum(x.student.logits, -1)
+  )
+  jax.block_until_ready(_run(task, state, teacher, data, 6))
+  jax.effects_barrier()
+  first, second = np.concatenate(seen[:3]), np.concatenate(seen[3:])
+  assert sorted(first) == sorted(second) == list(range(12))
+  assert list(first) != list(second)
+
+
+def test_the_seed_decides_everything():
+  task, state, teacher = _task()
+  data = _data()
+  one = _run(task, state, teacher, data, 5, jax.random.key(1))
+  _equal(_run(task, state, teacher, data, 5, jax.random.key(1)), one)
+  other, _ = _run(task, state, teacher, data, 5, jax.random.key(2))
+  assert not np.array_equal(
+    other.params['head']['kernel'], one[0].params['head']['kernel']
+  )
+
+
+def test_the_average_of_the_weights_follows_them():
+  task, state, teacher = _task(ema_decay=0.75)
+  found, _ = step.train_step(task, state, teacher, _data(4), jax.random.key(0))
+  expected = jax.tree.map(
+    lambda old, new: 0.75 * old + 0.25 * new, state.params, found.params
+  )
+  _close(found.ema, expected)
+  assert found.evaluated_params is found.ema
+
+
+def test_the_sums_add_up_over_the_steps():
+  task, state, teacher = _task()
+  data = _data()
+  total = step.zero_sums()
+  current = state
+  for stop in (1, 2, 3):
+    current, sums = _run(task, current, teacher, data, stop)
+    total = jax.tree.map(jnp.add, total, sums)
+  _, whole = _run(task, state, teacher, data, 3)
+  _close(whole, total)
+
+
+@pytest.mark.parametrize('name', ['mlp', 'resnet8'])
+def test_two_devices_give_what_one_gives(name):
+  """Batch statistics and dropout included."""
+  results = []
+  for devices in (jax.devices()[:1], jax.devices()[:2]):
+    mesh = sharding.make_mesh(devices=devices)
+    by_example = sharding.by_example(mesh)
+    task, state, teacher = _task(
+      name,
+      place=lambda b, s=by_example: jax.lax.with_sharding_constraint(b, s),
+    )
+    everything = jax.device_put(
+      (state, teacher, _data()), sharding.replicated(mesh)
+    )
+    results.append(jax.device_get(_run(task, *everything, 4)))
+  _close(*results, rtol=1e-3, atol=1e-4)

@@ -1,0 +1,117 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax.train import teacher
+
+
+def _obtain(config, dataset, workdir, mesh, reporter):
+  return teacher.obtain(
+    config, dataset, workdir=workdir, mesh=mesh, reporter=reporter
+  )
+
+
+def _equal(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def _print_of(config, dataset):
+  return teacher.fingerprint(teacher.config_of(config), dataset)
+
+
+def test_it_is_trained_once_and_found_by_other_runs(
+  config, digits, tmp_path, mesh, silent
+):
+  first = _obtain(config, digits, tmp_path / 'a', mesh, silent)
+  assert [name for name, *_ in silent.phases] == ['teacher']
+  config.update({'seed': 5, 'method': 'dkd', 'temperature': 9.0})
+  second = _obtain(config, digits, tmp_path / 'b', mesh, silent)
+  assert len(silent.phases) == 1
+  assert 'from the cache' in silent.said[0]
+  assert (tmp_path / 'b' / 'teacher' / 'config.json').exists()
+  _equal(first[1:], second[1:])
+
+
+def test_without_a_cache_it_stays_in_the_workdir(
+  config, digits, tmp_path, mesh, silent
+):
+  config.teacher.cache_dir = 'off'
+  for _ in range(2):
+    _obtain(config, digits, tmp_path / 'a', mesh, silent)
+  assert len(silent.phases) == 1
+  assert not (tmp_path / 'cache').exists()
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'teacher': {'widths': (13,)}},
+    {'teacher': {'seed': 1}},
+    {'teacher': {'num_epochs': 2}},
+    {'teacher': {'learning_rate': 0.01}},
+    {'teacher': {'method': 'ls'}},
+    {'optimizer': {'weight_decay': 0.0}},
+    {'schedule': {'name': 'constant'}},
+  ],
+)
+def test_what_determines_it_is_in_its_fingerprint(change, config, digits):
+  before = _print_of(config, digits)
+  config.update(change)
+  assert _print_of(config, digits) != before
+
+
+def test_the_data_are_in_its_fingerprint(config, digits, forty):
+  assert _print_of(config, digits) != _print_of(config, forty)
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'seed': 1},
+    {'method': 'kd_topk', 'topk': 3},
+    {'num_epochs': 9},
+    {'student': {'widths': (3,)}},
+    {'dataset': {'num_labels': 20}},
+  ],
+)
+def test_the_student_is_not_in_its_fingerprint(change, config, digits):
+  before = _print_of(config, digits)
+  config.update(change)
+  assert _print_of(config, digits) == before
+
+
+def test_a_given_checkpoint_is_taken(config, digits, tmp_path, mesh, silent):
+  trained = _obtain(config, digits, tmp_path / 'a', mesh, silent)
+  config.teacher.checkpoint = str(tmp_path / 'a' / 'teacher')
+  loaded = _obtain(config, digits, tmp_path / 'b', mesh, silent)
+  _equal(trained[1:], loaded[1:])
+  assert len(silent.phases) == 1
+
+
+def test_a_checkpoint_that_is_not_there(config, digits, tmp_path, mesh, silent):
+  config.teacher.checkpoint = str(tmp_path / 'nowhere')
+  with pytest.raises(ValueError, match=r'nowhere.* is not a trained network'):
+    _obtain(config, digits, tmp_path, mesh, silent)
+
+
+@pytest.mark.parametrize(
+  ('key', 'value', 'message'),
+  [
+    ('student', {'widths': [99]}, r'widths=\[99\]'),
+    ('student', {'name': 'resnet8'}, 'resnet8'),
+    ('dataset', {'name': 'mnist'}, "trained on 'mnist'"),
+  ],
+)
+def test_a_checkpoint_of_something_else(
+  key, value, message, config, digits, tmp_path, mesh, silent
+):
+  folder = tmp_path / 'other'
+  (folder / 'checkpoints').mkdir(parents=True)
+  saved = json.loads(teacher.config_of(config).to_json())
+  saved[key].update(value)
+  (folder / 'config.json').write_text(json.dumps(saved))
+  config.teacher.checkpoint = str(folder)
+  with pytest.raises(ValueError, match=message):
+    _obtain(config, digits, tmp_path, mesh, silent)
