@@ -36,6 +36,7 @@ def parser(doc, *, default):
     '--quick', action='store_true', help='seconds only; rough figures'
   )
   found.add_argument('--rounds', type=int, help='how often all are measured')
+  found.add_argument('--steps', type=int, help='steps in one measurement')
   found.set_defaults(defaults=[_EXPERIMENTS / f'{name}.py' for name in default])
   return found
 
@@ -102,23 +103,19 @@ def seconds(function, *args):
   return time.perf_counter() - begin
 
 
-def alternate(measures, *, rounds, at_least):
+def alternate(measures, *, rounds, num_steps):
   """Measures everything once a round, every other round backwards.
 
   Args:
     measures: by name, functions from a number of steps to seconds a step.
     rounds: how often.
-    at_least: seconds that the slowest one takes in a round; all do the same
-      number of steps.
+    num_steps: steps in one measurement.
 
   Returns:
     By name, seconds a step in each round.
   """
   for measure in measures.values():
-    measure(1)  # compiles
-  num_steps = 1
-  while num_steps * max(m(num_steps) for m in measures.values()) < at_least:
-    num_steps *= 2
+    measure(2)  # compiles
   found = {name: [] for name in measures}
   for index in range(rounds):
     for name in list(measures)[:: -1 if index % 2 else 1]:

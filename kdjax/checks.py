@@ -88,7 +88,6 @@ def check_known(kind: str, name: str, known: Iterable[str]) -> None:
   known = list(known)
   if name not in known:
     near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f'did you mean {near[0]!r}?' if near else ''
-    raise ValueError(
-      f'unknown {kind} {name!r}; ' + (hint or f'known are {", ".join(known)}')
-    )
+    every = ', '.join(known) or 'none'
+    hint = f'did you mean {near[0]!r}?' if near else f'known are {every}'
+    raise ValueError(f'unknown {kind} {name!r}; {hint}')

@@ -59,6 +59,7 @@ def default() -> ConfigDict:
         'augment': 'crop_flip',  # 'none', 'crop' or 'crop_flip'
         'options': {  # synthetic_classes only
           'num_examples': 5000,
+          'num_test_examples': 5000,
           'num_inputs': 100,
           'num_classes': 50,
           'num_groups': 10,

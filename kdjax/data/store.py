@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from kdjax import checks
 from kdjax.data import synthetic, table
 
 _CACHE = 'kdjax_arrays.npz'
@@ -112,10 +113,9 @@ def place(
     if options:
       raise ValueError(f'data set {name!r} takes no options: {dict(options)}')
     return Place(name, root)
-  known = tuple(field.name for field in dataclasses.fields(kind))
+  known = [field.name for field in dataclasses.fields(kind)]
   for option in options or {}:
-    if option not in known:
-      raise ValueError(table.nearest(f'option of {name}', option, known))
+    checks.check_known(f'option of {name}', option, known)
   return Place(name, root, kind(**(options or {})))
 
 

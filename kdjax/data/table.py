@@ -1,10 +1,10 @@
 """The data sets there are, and the numbers they are normalised with."""
 
 import dataclasses
-import difflib
 import importlib
 from typing import Any
 
+from kdjax import checks
 from kdjax.data import synthetic
 
 
@@ -73,21 +73,9 @@ def names() -> tuple[str, ...]:
   return tuple(sorted(DATASETS))
 
 
-def nearest(kind: str, name: str, known: tuple[str, ...]) -> str:
-  """What to say of a wrong name: the nearest right one, and all of them.
-
-  >>> nearest('data set', 'digit', ('cifar10', 'digits'))
-  "unknown data set 'digit', did you mean 'digits'? (known: cifar10, digits)"
-  """
-  close = difflib.get_close_matches(name, known, n=1)
-  guess = f', did you mean {close[0]!r}?' if close else ''
-  return f'unknown {kind} {name!r}{guess} (known: {", ".join(known)})'
-
-
 def find(name: str) -> Source:
   """The row of a data set; an unknown name raises `ValueError`."""
-  if name not in DATASETS:
-    raise ValueError(nearest('data set', name, names()))
+  checks.check_known('data set', name, names())
   return DATASETS[name]
 
 

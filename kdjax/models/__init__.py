@@ -4,7 +4,6 @@ Outside a jitted function a model is an `nnx.Module`; inside it is the triple
 `(graphdef, params, rest)` that `split` gives and `apply` takes.
 """
 
-import difflib
 import inspect
 import math
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from kdjax.checks import Array
+from kdjax.checks import Array, check_known
 from kdjax.models.mlp import MLP
 from kdjax.models.outputs import Outputs, is_integer
 from kdjax.models.resnet import ResNet
@@ -51,14 +50,6 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
   'resnet8x4': partial(ResNet, depth=8, widths=_WIDE),
   'resnet32x4': partial(ResNet, depth=32, widths=_WIDE),
 }
-
-
-def _nearest(name: str, names: Sequence[str]) -> str:
-  """Says which of `names` is meant by `name`, or lists them all."""
-  close = difflib.get_close_matches(name, names, n=1)
-  if close:
-    return f'did you mean {close[0]!r}?'
-  return f'choose one of {", ".join(names)}' if names else 'it takes none'
 
 
 def _option_names(name: str) -> list[str]:
@@ -102,17 +93,10 @@ def build(
   ...
   ValueError: unknown model 'mpl'; did you mean 'mlp'?
   """
-  if name not in MODELS:
-    raise ValueError(f'unknown model {name!r}; {_nearest(name, list(MODELS))}')
+  check_known('model', name, MODELS)
   allowed = _option_names(name)
   for option in options:
-    if option not in allowed:
-      raise ValueError(
-        f'model {name!r} takes no option {option!r}; '
-        f'{_nearest(option, allowed)}'
-      )
-  if not is_integer(seed):
-    raise ValueError(f'seed={seed!r} must be an integer')
+    check_known(f'option of {name}', option, allowed)
   return MODELS[name](
     input_shape=input_shape,
     num_classes=num_classes,

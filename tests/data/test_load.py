@@ -95,8 +95,13 @@ def test_the_table_has_the_versions_of_the_builders(tmp_path):
 
 
 def test_an_unknown_data_set_suggests_the_nearest():
-  with pytest.raises(ValueError, match="did you mean 'fashion_mnist'") as error:
+  with pytest.raises(ValueError, match="did you mean 'fashion_mnist'"):
     data.load('fashon_mnist')
+
+
+def test_a_data_set_like_no_other_lists_all():
+  with pytest.raises(ValueError, match='known are') as error:
+    data.load('zzz')
   assert all(name in str(error.value) for name in data.names())
 
 
