@@ -14,6 +14,7 @@ checkpoints. Shares are of `run_steps`'s rate, formed within each round.
 """
 
 import functools
+import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -45,7 +46,7 @@ class Stopwatch(progress.Reporter, progress.Phase):
     first = next(i for i in range(1, len(steps)) if steps[i] == steps[i - 1])
     measured = self.updates[first:]
     inside, total = 0.0, measured[-1][1] - measured[0][1]
-    for (before, begin), (after, end) in zip(measured, measured[1:]):
+    for (before, begin), (after, end) in itertools.pairwise(measured):
       inside += (end - begin) * (after > before)
     count = measured[-1][0] - measured[0][0]
     return inside / count, total / count
@@ -57,9 +58,9 @@ def fixed_batch_loop(job):
 
   @functools.partial(jax.jit, donate_argnums=0)
   def run(state, sums, teacher, batch, key, num_steps):
-    def body(_, carry):
-      # Else XLA would normalise the batch once, before the loop.
-      state, sums, batch = jax.lax.optimization_barrier(carry)
+    def body(index, carry):
+      state, sums, batch = carry
+      batch = batch._replace(inputs=_timing.touched(batch.inputs, index))
       state, found = step.train_step(job.task, state, teacher, batch, key)
       return state, jax.tree.map(jnp.add, sums, found), batch
 

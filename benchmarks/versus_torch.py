@@ -18,8 +18,8 @@ kdjax does by default where nothing is augmented; the PyTorch loop that it is
 compared to runs the teacher in every step.
 """
 
+import functools
 import os
-import time
 
 import _timing
 import jax
@@ -29,107 +29,26 @@ from kdjax import cli
 from kdjax.train import step
 
 
-def linears(params):
-  """Returns (kernel, bias) of each layer, the first first."""
-  hidden = params['hidden']
-  layers = [hidden[name] for name in sorted(hidden)] + [params['head']]
-  return [(np.asarray(x['kernel']), np.asarray(x['bias'])) for x in layers]
-
-
-class TorchLoop:
-  """The training of `job.task.student`, in PyTorch."""
-
-  def __init__(self, config, job):
-    """Copies weights and data."""
-    import torch
-
-    self.torch, self.config = torch, config
-    self.student = self._network(job.initial.params)
-    self.teacher = self._network(job.teacher.params).eval()
-    weights = [p for p in self.student.parameters() if p.ndim > 1]
-    biases = [p for p in self.student.parameters() if p.ndim == 1]
-    self.optimizer = torch.optim.SGD(
-      [
-        {'params': weights, 'weight_decay': config.optimizer.weight_decay},
-        {'params': biases},
-      ],
-      lr=config.learning_rate,
-      momentum=config.optimizer.momentum,
-    )
-    inputs = np.asarray(job.task.normalise(job.examples.inputs))
-    self.inputs = torch.from_numpy(inputs.reshape(len(inputs), -1).copy())
-    self.labels = torch.from_numpy(np.array(job.examples.labels)).long()
-
-  def _network(self, params):
-    nn, layers = self.torch.nn, []
-    for kernel, bias in linears(params):
-      layer = nn.Linear(*kernel.shape)
-      with self.torch.no_grad():
-        layer.weight.copy_(self.torch.tensor(kernel.T))
-        layer.bias.copy_(self.torch.tensor(bias))
-      layers += [layer, nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
-
-  def step(self, rows):
-    """Trains on the examples at `rows`; returns the loss."""
-    functional, c = self.torch.nn.functional, self.config
-    inputs, labels = self.inputs[rows], self.labels[rows]
-    with self.torch.no_grad():
-      target = functional.log_softmax(self.teacher(inputs) / c.temperature, -1)
-    logits = self.student(inputs)
-    divergence = functional.kl_div(
-      functional.log_softmax(logits / c.temperature, -1),
-      target,
-      reduction='batchmean',
-      log_target=True,
-    )
-    label_term = functional.cross_entropy(logits, labels)
-    power = c.temperature**c.temperature_power
-    loss = (1 - c.weight) * label_term + c.weight * power * divergence
-    self.optimizer.zero_grad()
-    loss.backward()
-    self.optimizer.step()
-    return loss.detach()
-
-  def measure(self, num_steps):
-    """Returns seconds a step over so many."""
-    size, total = self.config.batch_size, self.torch.zeros(())
-    begin, done = time.perf_counter(), 0
-    while done < num_steps:
-      batches = self.torch.randperm(len(self.labels)).split(size)
-      whole = len(self.labels) // size  # the last, partial one is left out
-      for rows in batches[: min(whole, num_steps - done)]:
-        total += self.step(rows)
-        done += 1
-    total.item()
-    return (time.perf_counter() - begin) / num_steps
-
-
 def difference(job, torch_loop, *, num_steps=5):
-  """Returns the largest ones of the loss and of a parameter."""
-  state, losses = job.initial, []
-  train_step = jax.jit(step.train_step, static_argnums=0)
+  """Returns the largest one of the losses and of the parameters."""
+  train_step = jax.jit(functools.partial(step.train_step, job.task))
+  state, size, gaps = job.initial, job.task.batch_size, []
   for index in range(num_steps):
-    size = job.task.batch_size
     rows = (np.arange(size) + index * size) % len(job.examples.labels)
     batch = jax.tree.map(lambda a, rows=rows: a[rows], job.examples)
-    state, found = train_step(job.task, state, job.teacher, batch, job.key)
-    rows = torch_loop.torch.from_numpy(rows)
-    losses.append(abs(float(found['loss']) - torch_loop.step(rows).item()))
-  ours = [x for kernel, bias in linears(state.params) for x in (kernel.T, bias)]
-  theirs = [p.detach().numpy() for p in torch_loop.student.parameters()]
-  gaps = [np.abs(a - b).max() for a, b in zip(ours, theirs, strict=True)]
-  return max(losses), max(gaps)
+    state, found = train_step(state, job.teacher, batch, job.key)
+    gaps.append(abs(float(found['loss']) - torch_loop.step(rows).item()))
+  return max(gaps), torch_loop.difference(state.params)
 
 
-def rows_of(path, *, rounds, at_least):
+def rows_of(make_loop, path, *, rounds, num_steps):
   """Measures one experiment's pair."""
   config, dataset = _timing.load(path)
   config.schedule.name, config.method = 'constant', 'kd'
   config.teacher.precompute_logits = False
   mentor = _timing.untrained_teacher(config, dataset)
   job = _timing.prepare(config, dataset, mentor)
-  torch_loop = TorchLoop(config, job)
+  torch_loop = make_loop(config, job)
   loss_gap, gap = difference(job, torch_loop)
   config.teacher.precompute_logits = True
   once = _timing.prepare(config, dataset, mentor)
@@ -140,7 +59,7 @@ def rows_of(path, *, rounds, at_least):
       'once': _timing.training_loop(once),
     },
     rounds=rounds,
-    at_least=at_least,
+    num_steps=num_steps,
   )
   titles = {'kdjax': 'equal work', 'once': 'teacher computed once'}
   for key, title in titles.items():
@@ -164,16 +83,18 @@ def main():
   cores = sorted(os.sched_getaffinity(0))[: flags.threads]
   os.sched_setaffinity(0, cores)
   try:
-    import torch
+    import _torch_loop
   except ImportError as error:
     raise ValueError("PyTorch is missing: pip install -e '.[bench]'") from error
+  torch = _torch_loop.torch
   torch.set_num_threads(flags.threads)
   found = []
   for path in flags.config or flags.defaults:
     found += rows_of(
+      _torch_loop.TorchLoop,
       path,
       rounds=flags.rounds or (3 if flags.quick else 21),
-      at_least=0.02 if flags.quick else 0.5,
+      num_steps=flags.steps or (100 if flags.quick else 2000),
     )
   header = [
     'training',

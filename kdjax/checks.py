@@ -49,6 +49,18 @@ def check_positive(name: str, value: Scalar) -> None:
     raise ValueError(f'{name}={value} must be positive and finite')
 
 
+def check_not_negative(name: str, value: Scalar) -> None:
+  """Raises `ValueError` unless `value` is a finite number from 0.
+
+  >>> check_not_negative('target_weight', -1.0)
+  Traceback (most recent call last):
+  ...
+  ValueError: target_weight=-1.0 must not be negative, and finite
+  """
+  if _is_number(value) and not 0 <= value < float('inf'):
+    raise ValueError(f'{name}={value} must not be negative, and finite')
+
+
 def check_fraction(name: str, value: Scalar) -> None:
   """Raises `ValueError` unless `value` lies in [0, 1].
 

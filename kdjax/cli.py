@@ -64,10 +64,12 @@ def parse_config(argv: list[str], usage: str) -> tuple[ConfigDict, Path]:
   _check_keys(argv)
   try:
     rest = values(argv)
-  except flags.Error as error:
-    raise ValueError(str(error)) from error
+  except flags.Error as error:  # a traceback in it ends with the reason
+    raise ValueError(str(error).strip().splitlines()[-1]) from error
   except (AttributeError, KeyError) as error:  # of a locked ConfigDict
-    text = re.sub(r'Other fields.*(?=Did you mean)', '', str(error))
+    text = re.sub(
+      r'Other fields.*?(?=Did you mean|$)', '', error.args[0], flags=re.DOTALL
+    )
     raise ValueError(f'in the experiment file: {text}') from error
   if rest[1:]:
     raise ValueError(f'unexpected arguments: {" ".join(rest[1:])}')

@@ -120,10 +120,18 @@ def validate(config: ConfigDict) -> None:
     _require(config, key, lambda v: 0 <= v < float('inf'), '0 or more')
   for key in _FRACTIONS:
     _require(config, key, lambda v: 0 <= v <= 1, 'a number in [0, 1]')
+  for key in ('seed', 'teacher.seed'):
+    _require(config, key, lambda v: 0 <= v < 2**32, '0 to 2**32 - 1')
   for key in ('dataset.dev_fraction',):
     _require(config, key, lambda v: 0 < v < 1, 'a number in (0, 1)')
   for key in ('ema_decay', 'student.dropout', 'teacher.dropout'):
     _require(config, key, lambda v: 0 <= v < 1, 'a number in [0, 1)')
+  _require(
+    config,
+    'schedule.decay_epochs',
+    lambda v: all(isinstance(e, (int, float)) and e > 0 for e in v),
+    'numbers above 0',
+  )
   for key, allowed in _CHOICES.items():
     _require(
       config,
@@ -180,8 +188,6 @@ _COUNTS = (
   'model_devices',
 )
 _NOT_NEGATIVE = (
-  'seed',
-  'teacher.seed',
   'dataset.num_labels',
   'target_weight',
   'nontarget_weight',

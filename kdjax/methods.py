@@ -132,7 +132,8 @@ def _dkd(x: Exchange, c: Settings) -> jax.Array:
     nontarget_weight=c.nontarget_weight,
     temperature=c.temperature,
   )
-  ramp = jnp.minimum(x.epoch / max(c.loss_warmup_epochs, 1e-9), 1.0)
+  warmup = c.loss_warmup_epochs
+  ramp = jnp.minimum(x.epoch / warmup, 1.0) if warmup else 1.0
   return _ce(x, c) + ramp * term
 
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Integer
 
+from kdjax import numerics
 from kdjax.checks import (
   Array,
   Scalar,
@@ -48,9 +49,9 @@ def label_smoothing(
   """
   check_positive('num_classes', num_classes)
   check_fraction('smoothing', smoothing)
-  is_label = _is_label(labels, num_classes)
-  probs = (1 - smoothing) * is_label + smoothing / num_classes
-  return _nan_unless_class(probs, labels)
+  at_label = numerics.is_label(labels, num_classes)
+  probs = (1 - smoothing) * at_label + smoothing / num_classes
+  return numerics.nan_unless_class(probs, labels, probs.shape[-1])
 
 
 @typed
@@ -78,10 +79,7 @@ def full(
   [[0.5 0.5 0. ]]
   """
   check_positive('temperature', temperature)
-  logits = _as_float(teacher_logits)
-  # Shifted before it is divided, the largest logit is 0 without rounding.
-  logits = logits - jnp.max(logits, axis=-1, keepdims=True)
-  return jax.nn.softmax(logits / temperature, axis=-1)
+  return jnp.exp(numerics.log_probs(teacher_logits, temperature))
 
 
 @typed
@@ -108,9 +106,11 @@ def pt(
   >>> print(pt(jnp.array([[0.5, 0.4, 0.1]]), jnp.array([0])))
   [[0.5  0.25 0.25]]
   """
-  probs = _as_float(teacher_probs)
-  is_label = _is_label(labels, probs.shape[-1])
-  return _nan_unless_class(_keep(probs, is_label), labels)
+  probs = numerics.as_float(teacher_probs)
+  at_label = numerics.is_label(labels, probs.shape[-1])
+  return numerics.nan_unless_class(
+    _keep(probs, at_label), labels, probs.shape[-1]
+  )
 
 
 @typed
@@ -148,7 +148,7 @@ def sim(
   """
   check_positive('power', power)
   check_positive('temperature', temperature)
-  unit = _unit_rows(_as_float(class_weights))
+  unit = _unit_rows(numerics.as_float(class_weights))
   cosine = jnp.matmul(
     jnp.take(unit, jnp.asarray(labels), axis=0, mode='clip'),
     unit.T,
@@ -157,7 +157,7 @@ def sim(
   alike = cosine > 0
   relation = jnp.where(alike, jnp.where(alike, cosine, 1.0) ** power, 0.0)
   probs = jax.nn.softmax(relation / temperature, axis=-1)
-  return _nan_unless_class(probs, labels)
+  return numerics.nan_unless_class(probs, labels, probs.shape[-1])
 
 
 @typed
@@ -193,7 +193,9 @@ def pt_sim_mixture(
   [[0.5   0.375 0.125]]
   """
   check_fraction('mix', mix)
-  return (1 - mix) * pt(teacher_probs, labels) + mix * _as_float(sim_probs)
+  return (1 - mix) * pt(teacher_probs, labels) + mix * numerics.as_float(
+    sim_probs
+  )
 
 
 @typed
@@ -224,16 +226,16 @@ def pt_sim_conditional(
   >>> print(pt_sim_conditional(p, rho, jnp.array([0])))
   [[0.5  0.25 0.25]]
   """
-  probs = _as_float(teacher_probs)
-  is_label = _is_label(labels, probs.shape[-1])
-  relation = jnp.where(is_label, 0.0, _as_float(sim_probs))
+  probs = numerics.as_float(teacher_probs)
+  at_label = numerics.is_label(labels, probs.shape[-1])
+  relation = jnp.where(at_label, 0.0, numerics.as_float(sim_probs))
   mass = jnp.sum(relation, axis=-1, keepdims=True)
   related = mass != 0
   shares = relation / jnp.where(related, mass, 1.0)
-  rest = jnp.sum(jnp.where(is_label, 0.0, probs), axis=-1, keepdims=True)
-  conditional = jnp.where(is_label, probs, rest * shares)
-  spread = jnp.where(related, conditional, _keep(probs, is_label))
-  return _nan_unless_class(spread, labels)
+  rest = jnp.sum(jnp.where(at_label, 0.0, probs), axis=-1, keepdims=True)
+  conditional = jnp.where(at_label, probs, rest * shares)
+  spread = jnp.where(related, conditional, _keep(probs, at_label))
+  return numerics.nan_unless_class(spread, labels, probs.shape[-1])
 
 
 @typed
@@ -264,7 +266,7 @@ def topk(
   [[0.0625 0.0625 0.5    0.375 ]]
   """
   check_between('k', k, 1, teacher_probs.shape[-1])
-  probs = _as_float(teacher_probs)
+  probs = numerics.as_float(teacher_probs)
   order = jnp.argsort(-probs, axis=-1, stable=True)
   rank = jnp.argsort(order, axis=-1)  # a permutation, so this is its inverse
   return _keep(probs, rank < k)
@@ -277,23 +279,6 @@ def _keep(
   others = jnp.sum(~kept, axis=-1, keepdims=True)
   rest = jnp.sum(jnp.where(kept, 0.0, probs), axis=-1, keepdims=True)
   return jnp.where(kept, probs, rest / jnp.maximum(others, 1))
-
-
-def _as_float(x: Array) -> jax.Array:
-  """Float32, or float64 where it is given and enabled."""
-  x = jnp.asarray(x)
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def _is_label(labels: Array, num_classes: int) -> Bool[jax.Array, '... K']:
-  return jax.nn.one_hot(jnp.asarray(labels, jnp.int32), num_classes, dtype=bool)
-
-
-def _nan_unless_class(probs: jax.Array, labels: Array) -> jax.Array:
-  """A label that is no class must not train silently."""
-  labels = jnp.asarray(labels)
-  is_class = (labels >= 0) & (labels < probs.shape[-1])
-  return jnp.where(is_class[..., None], probs, jnp.nan)
 
 
 def _unit_rows(x: jax.Array) -> jax.Array:

@@ -1,14 +1,12 @@
 """Distillation losses: pure functions of arrays, in the papers' notation."""
 
+from kdjax.losses.decoupled import dkd, nckd, tckd
 from kdjax.losses.logits import (
   cross_entropy,
   dist,
   distillation,
-  dkd,
   kd,
-  nckd,
   standardise,
-  tckd,
 )
 
 __all__ = [

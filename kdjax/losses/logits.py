@@ -9,9 +9,17 @@ outside 0..K-1 gives NaN. Half-precision logits are scored in float32.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Float, Integer
 
-from kdjax.checks import Array, Scalar, check_fraction, check_positive, typed
+from kdjax import numerics
+from kdjax.checks import (
+  Array,
+  Scalar,
+  check_fraction,
+  check_not_negative,
+  check_positive,
+  typed,
+)
 
 # Deviations with a norm up to this are rounding, and count as constant.
 _EPSILON = 1e-8
@@ -42,9 +50,11 @@ def cross_entropy(
   1.3863
   """
   num_classes = student_logits.shape[-1]
-  log_probs = _log_probs(student_logits, 1.0)
-  loss = -_label_entry(log_probs, _is_label(labels, num_classes))
-  return _nan_unless_class(loss, labels, num_classes)
+  log_probs = numerics.log_probs(student_logits, 1.0)
+  loss = -numerics.label_entry(
+    log_probs, numerics.is_label(labels, num_classes)
+  )
+  return numerics.nan_unless_class(loss, labels, num_classes)
 
 
 @typed
@@ -77,9 +87,9 @@ def kd(
   1.3113
   """
   check_positive('temperature', temperature)
-  divergence = _kl(
-    _log_probs(teacher_logits, temperature),
-    _log_probs(student_logits, temperature),
+  divergence = numerics.kl(
+    numerics.log_probs(teacher_logits, temperature),
+    numerics.log_probs(student_logits, temperature),
   )
   return temperature**2 * divergence
 
@@ -124,141 +134,13 @@ def distillation(
   """
   check_fraction('weight', weight)
   check_positive('temperature', temperature)
-  _check_not_negative('temperature_power', temperature_power)
-  divergence = _kl(_log(target_probs), _log_probs(student_logits, temperature))
-  return _times(1 - weight, cross_entropy(student_logits, labels)) + _times(
-    weight, temperature**temperature_power * divergence
+  check_not_negative('temperature_power', temperature_power)
+  divergence = numerics.kl(
+    numerics.log(target_probs), numerics.log_probs(student_logits, temperature)
   )
-
-
-@typed
-def tckd(
-  student_logits: Float[Array, '*batch K'],
-  teacher_logits: Float[Array, '*batch K'],
-  labels: Integer[Array, '*batch'],
-  *,
-  temperature: Scalar,
-) -> Float[jax.Array, '*batch']:
-  """Target-class distillation: the label against all other classes.
-
-  `TCKD = T² · KL(b(p̃) ‖ b(q̃))` with `b(p) = (p_y, Σ_{i≠y} p_i)`.
-
-  Args:
-    student_logits: `[..., K]`, reals or `-inf`.
-    teacher_logits: `[..., K]`, reals or `-inf`.
-    labels: `[...]`, in 0..K-1.
-    temperature: T > 0.
-
-  Returns:
-    `[...]`, in nats times T².
-
-  Raises:
-    TypeError: shapes or dtypes do not fit.
-    ValueError: `temperature` is not positive.
-
-  Reference: Zhao et al., arXiv:2203.08679, section 3.1.
-
-  >>> s, t = jnp.array([[0.0, 0.0]]), jnp.array([[4.0, 0.0]])
-  >>> loss = tckd(s, t, jnp.array([0]), temperature=2.0)
-  >>> round(float(loss[0]), 4)  # with two classes it is all of KD
-  1.3113
-  """
-  check_positive('temperature', temperature)
-  num_classes = student_logits.shape[-1]
-  is_label = _is_label(labels, num_classes)
-  divergence = _kl(
-    _log_binary(_log_probs(teacher_logits, temperature), is_label),
-    _log_binary(_log_probs(student_logits, temperature), is_label),
-  )
-  return _nan_unless_class(temperature**2 * divergence, labels, num_classes)
-
-
-@typed
-def nckd(
-  student_logits: Float[Array, '*batch K'],
-  teacher_logits: Float[Array, '*batch K'],
-  labels: Integer[Array, '*batch'],
-  *,
-  temperature: Scalar,
-) -> Float[jax.Array, '*batch']:
-  """Non-target-class distillation: the relations between the other classes.
-
-  `NCKD = T² · KL(p̂ ‖ q̂)` with `p̂_i = p̃_i / Σ_{j≠y} p̃_j` for `i ≠ y`, so that
-  `KD = TCKD + (1 − p̃_y) · NCKD`.
-
-  Args:
-    student_logits: `[..., K]`, reals or `-inf`.
-    teacher_logits: `[..., K]`, reals or `-inf`.
-    labels: `[...]`, in 0..K-1.
-    temperature: T > 0.
-
-  Returns:
-    `[...]`, in nats times T². 0 where the teacher masks every other class.
-
-  Raises:
-    TypeError: shapes or dtypes do not fit.
-    ValueError: `temperature` is not positive.
-
-  Reference: Zhao et al., arXiv:2203.08679, section 3.1.
-
-  >>> s, t = jnp.array([[9.0, 0.0, 0.0]]), jnp.array([[-9.0, 4.0, 0.0]])
-  >>> loss = nckd(s, t, jnp.array([0]), temperature=2.0)
-  >>> round(float(loss[0]), 4)  # the first class does not matter
-  1.3113
-  """
-  check_positive('temperature', temperature)
-  num_classes = student_logits.shape[-1]
-  is_label = _is_label(labels, num_classes)
-  divergence = _kl(
-    _log_other_probs(teacher_logits, is_label, temperature),
-    _log_other_probs(student_logits, is_label, temperature),
-  )
-  return _nan_unless_class(temperature**2 * divergence, labels, num_classes)
-
-
-@typed
-def dkd(
-  student_logits: Float[Array, '*batch K'],
-  teacher_logits: Float[Array, '*batch K'],
-  labels: Integer[Array, '*batch'],
-  *,
-  target_weight: Scalar = 1.0,
-  nontarget_weight: Scalar = 8.0,
-  temperature: Scalar = 4.0,
-) -> Float[jax.Array, '*batch']:
-  """Decoupled distillation: the two parts of KD, weighted apart.
-
-  `DKD = α · TCKD + β · NCKD`. Training multiplies it by a linear warm-up and
-  adds the cross-entropy; both are the caller's.
-
-  Args:
-    student_logits: `[..., K]`, reals or `-inf`.
-    teacher_logits: `[..., K]`, reals or `-inf`.
-    labels: `[...]`, in 0..K-1.
-    target_weight: α ≥ 0. A term of weight 0 is left out.
-    nontarget_weight: β ≥ 0.
-    temperature: T > 0.
-
-  Returns:
-    `[...]`, in nats times T².
-
-  Raises:
-    TypeError: shapes or dtypes do not fit.
-    ValueError: a hyper-parameter is out of its range.
-
-  Reference: Zhao et al., arXiv:2203.08679, section 3.3.
-
-  >>> s, t = jnp.array([[0.0, 0.0]]), jnp.array([[4.0, 0.0]])
-  >>> loss = dkd(s, t, jnp.array([0]), target_weight=3.0, temperature=2.0)
-  >>> round(float(loss[0]), 4)  # 3 · TCKD: one other class has no relations
-  3.9338
-  """
-  _check_not_negative('target_weight', target_weight)
-  _check_not_negative('nontarget_weight', nontarget_weight)
-  args = student_logits, teacher_logits, labels
-  return _times(target_weight, tckd(*args, temperature=temperature)) + _times(
-    nontarget_weight, nckd(*args, temperature=temperature)
-  )
+  return numerics.times(
+    1 - weight, cross_entropy(student_logits, labels)
+  ) + numerics.times(weight, temperature**temperature_power * divergence)
 
 
 @typed
@@ -300,11 +182,11 @@ def dist(
   >>> round(float(dist(s, -s)), 4)  # the opposite order
   4.0
   """
-  _check_not_negative('inter_weight', inter_weight)
-  _check_not_negative('intra_weight', intra_weight)
+  check_not_negative('inter_weight', inter_weight)
+  check_not_negative('intra_weight', intra_weight)
   check_positive('temperature', temperature)
-  student = jnp.exp(_log_probs(student_logits, temperature))
-  teacher = jnp.exp(_log_probs(teacher_logits, temperature))
+  student = jnp.exp(numerics.log_probs(student_logits, temperature))
+  teacher = jnp.exp(numerics.log_probs(teacher_logits, temperature))
   inter = 1 - _pearson(student, teacher, axis=1).mean()
   intra = 1 - _pearson(student, teacher, axis=0).mean()
   return temperature**2 * (inter_weight * inter + intra_weight * intra)
@@ -337,104 +219,11 @@ def standardise(
   [[-1.  1.]
    [ 0.  0.]]
   """
-  logits = _as_float(logits)
+  logits = numerics.as_float(logits)
   masked = jnp.isneginf(logits)
   count = jnp.sum(~masked, axis=-1, keepdims=True).astype(logits.dtype)
   scores = jnp.sqrt(count) * _unit_deviations(logits, axis=-1)
   return jnp.where(masked, -jnp.inf, scores)
-
-
-def _check_not_negative(name: str, value: Scalar) -> None:
-  """Raises `ValueError` unless `value` is a finite number from 0."""
-  if isinstance(value, (int, float)) and not 0 <= value < float('inf'):
-    raise ValueError(f'{name}={value} must not be negative, and finite')
-
-
-def _as_float(logits: Array) -> jax.Array:
-  """Float32, or float64 where it is given and enabled."""
-  logits = jnp.asarray(logits)
-  return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-
-
-def _log_probs(logits: Array, temperature: Scalar) -> jax.Array:
-  """`log softmax(logits / T)`."""
-  logits = _as_float(logits)
-  # Shifted before it is divided, the largest logit is 0 without rounding.
-  logits = logits - jnp.max(logits, axis=-1, keepdims=True)
-  return jax.nn.log_softmax(logits / temperature, axis=-1)
-
-
-def _log(probs: Array) -> jax.Array:
-  """`log p`, `-inf` at 0 without an infinite gradient there."""
-  probs = _as_float(probs)
-  zero = probs == 0
-  return jnp.where(zero, -jnp.inf, jnp.log(jnp.where(zero, 1.0, probs)))
-
-
-def _kl(log_target: jax.Array, log_student: jax.Array) -> jax.Array:
-  """`KL(p ‖ q)` over the last axis; where `p = 0` nothing is added."""
-  target = jnp.exp(log_target)
-  live = target > 0
-  gap = jnp.where(live, log_target, 0.0) - jnp.where(live, log_student, 0.0)
-  return jnp.sum(target * gap, axis=-1)
-
-
-def _times(weight: Scalar, loss: jax.Array) -> jax.Array:
-  """`weight · loss`, and 0 at weight 0 even where the loss is infinite."""
-  off = weight == 0
-  return jnp.where(off, 0.0, weight * jnp.where(off, 0.0, loss))
-
-
-def _is_label(labels: Array, num_classes: int) -> Bool[jax.Array, '... K']:
-  return jax.nn.one_hot(jnp.asarray(labels, jnp.int32), num_classes, dtype=bool)
-
-
-def _nan_unless_class(
-  loss: jax.Array, labels: Array, num_classes: int
-) -> jax.Array:
-  """A label that is no class must not train silently."""
-  labels = jnp.asarray(labels)
-  return jnp.where((labels >= 0) & (labels < num_classes), loss, jnp.nan)
-
-
-def _label_entry(values: jax.Array, is_label: jax.Array) -> jax.Array:
-  return jnp.sum(jnp.where(is_label, values, 0.0), axis=-1)
-
-
-def _others(
-  values: jax.Array, is_label: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """Masks the label's entry of logits or log-probabilities.
-
-  Returns:
-    `[..., K]`, `-inf` at the label, or zeros where no other class is left, so
-    that a softmax over it has a finite gradient; and `[..., 1]`, whether any
-    other class is left.
-  """
-  others = jnp.where(is_label, -jnp.inf, values)
-  left = jnp.any(~jnp.isneginf(others), axis=-1, keepdims=True)
-  return jnp.where(left, others, 0.0), left
-
-
-def _log_binary(log_probs: jax.Array, is_label: jax.Array) -> jax.Array:
-  """`log (p_y, Σ_{i≠y} p_i)`, `[..., 2]`; the sum, since 1 − p_y cancels."""
-  others, left = _others(log_probs, is_label)
-  rest = jax.nn.logsumexp(others, axis=-1, keepdims=True)
-  return jnp.concatenate(
-    [
-      _label_entry(log_probs, is_label)[..., None],
-      jnp.where(left, rest, -jnp.inf),
-    ],
-    axis=-1,
-  )
-
-
-def _log_other_probs(
-  logits: Array, is_label: jax.Array, temperature: Scalar
-) -> jax.Array:
-  """Log-probabilities among the classes other than the label."""
-  others, left = _others(_as_float(logits), is_label)
-  return jnp.where(left, _log_probs(others, temperature), -jnp.inf)
 
 
 def _unit_deviations(x: jax.Array, axis: int) -> jax.Array:

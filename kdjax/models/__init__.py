@@ -97,6 +97,8 @@ def build(
   allowed = _option_names(name)
   for option in options:
     check_known(f'option of {name}', option, allowed)
+  if not is_integer(seed):
+    raise ValueError(f'seed={seed!r} must be an integer')
   return MODELS[name](
     input_shape=input_shape,
     num_classes=num_classes,
