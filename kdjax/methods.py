@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses, targets
+from kdjax import losses, numerics, targets
 from kdjax.checks import check_known
 from kdjax.models import Outputs
 
@@ -119,7 +119,9 @@ def _kd_standardised(x: Exchange, c: Settings) -> jax.Array:
     losses.standardise(x.teacher.logits),
     temperature=c.temperature,
   )
-  return (1 - c.weight) * _ce(x, c) + c.weight * term
+  return numerics.times(1 - c.weight, _ce(x, c)) + numerics.times(
+    c.weight, term
+  )
 
 
 def _dkd(x: Exchange, c: Settings) -> jax.Array:

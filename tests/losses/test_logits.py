@@ -82,7 +82,14 @@ CASES = {
     ),
   ),
 }
-EACH_CASE = pytest.mark.parametrize('case', CASES.values(), ids=CASES)
+
+
+def _each_case_but(*names):
+  cases = {k: case for k, case in CASES.items() if k not in names}
+  return pytest.mark.parametrize('case', cases.values(), ids=cases)
+
+
+EACH_CASE = _each_case_but()
 DIST = functools.partial(
   losses.dist, inter_weight=2.0, intra_weight=3.0, temperature=4.0
 )
@@ -578,11 +585,9 @@ def test_nckd_keeps_small_differences_below_a_large_label():
   )
 
 
-@EACH_CASE
+@_each_case_but('kd')  # has no label
 @pytest.mark.parametrize('label', [-1, 5, 300])
 def test_a_label_that_is_no_class_gives_nan(case, label):
-  if case is CASES['kd']:
-    pytest.skip('has no label')
   loss = case.loss(*_float32(STUDENT[:1], TEACHER[:1]), jnp.array([label]))
   assert jnp.isnan(loss[0])
 
@@ -597,11 +602,9 @@ def test_narrow_labels_with_many_classes(dtype):
   )
 
 
-@EACH_CASE
+@_each_case_but('cross_entropy')  # has no teacher
 @pytest.mark.parametrize('which', [0, 1], ids=['student', 'teacher'])
 def test_nan_comes_through(case, which):
-  if case is CASES['cross_entropy'] and which == 1:
-    pytest.skip('has no teacher')
   logits = list(_float32(STUDENT, TEACHER))
   logits[which] = logits[which].at[0, 1].set(jnp.nan)
   loss = case.loss(*logits, jnp.asarray(LABELS))
