@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import os
 import platform
+import re
 import runpy
 import statistics
 import time
@@ -23,20 +24,12 @@ _EXPERIMENTS = Path(__file__).parents[1] / 'experiments'
 
 def parser(doc, *, default):
   """Returns the flags that every benchmark takes."""
-  found = argparse.ArgumentParser(
-    description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  found.add_argument(
-    '--config',
-    action='append',
-    type=Path,
-    help='an experiment file; may be given again',
-  )
-  found.add_argument(
-    '--quick', action='store_true', help='seconds only; rough figures'
-  )
-  found.add_argument('--rounds', type=int, help='how often all are measured')
-  found.add_argument('--steps', type=int, help='steps in one measurement')
+  style = argparse.RawDescriptionHelpFormatter
+  found = argparse.ArgumentParser(description=doc, formatter_class=style)
+  add = found.add_argument
+  add('--config', action='append', type=Path, help='an experiment file')
+  add('--quick', action='store_true', help='seconds only; rough figures')
+  add('--rounds', type=int, help='how often all are measured')
   found.set_defaults(defaults=[_EXPERIMENTS / f'{name}.py' for name in default])
   return found
 
@@ -50,21 +43,10 @@ def load(path):
   c = config.dataset
   dataset = data.load(c.name, data_dir=c.data_dir, dev_fraction=c.dev_fraction)
   if c.num_labels:
-    few = data.thin(
-      dataset.train,
-      num_labels=c.num_labels,
-      num_classes=dataset.num_classes,
-      seed=config.seed,
-    )
+    counts = {'num_labels': c.num_labels, 'num_classes': dataset.num_classes}
+    few = data.thin(dataset.train, **counts, seed=config.seed)
     dataset = dataclasses.replace(dataset, train=few)
   return config, dataset
-
-
-def changed(config, **values):
-  """Returns a copy of a configuration with other values at the top."""
-  own = config.copy_and_resolve_references()
-  own.update(values)
-  return own
 
 
 def untrained_teacher(config, dataset):
@@ -86,9 +68,10 @@ def training_loop(job):
 
   def measure(num_steps):
     state = jax.tree.map(jnp.copy, job.initial)
-    sums, stop = step.zero_sums(), jax.device_put(np.int32(num_steps))
+    order, sums = step.no_order(job.task), step.zero_sums()
+    stop = jax.device_put(np.int32(num_steps))
     return (
-      seconds(run, state, job.teacher, job.examples, sums, job.key, stop)
+      seconds(run, state, job.teacher, job.examples, order, sums, job.key, stop)
       / num_steps
     )
 
@@ -148,11 +131,10 @@ def table(header, rows):
 
 def surroundings(**versions):
   """Returns a line: date, processor, load and versions."""
-  cpu = platform.processor() or platform.machine()
-  if os.path.exists('/proc/cpuinfo'):
-    text = Path('/proc/cpuinfo').read_text()
-    names = [x.split(':')[1] for x in text.splitlines() if 'model name' in x]
-    cpu = names[0].strip() if names else cpu
+  cpu, path = platform.machine(), Path('/proc/cpuinfo')
+  if path.exists():
+    found = re.search(r'model name\s*: (.*)', path.read_text())
+    cpu = found[1] if found else cpu
   versions = {
     'Python': platform.python_version(),
     'JAX': jax.__version__,

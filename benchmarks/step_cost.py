@@ -49,7 +49,9 @@ def row(path, *, rounds, num_steps):
   config, dataset = _timing.load(path)
   config.teacher.precompute_logits = False
   mentor = _timing.untrained_teacher(config, dataset)
-  plain = _timing.prepare(_timing.changed(config, method='ce'), dataset, None)
+  undistilled = config.copy_and_resolve_references()
+  undistilled.method = 'ce'
+  plain = _timing.prepare(undistilled, dataset, None)
   distilled = _timing.prepare(config, dataset, mentor)
   found = _timing.alternate(
     {
@@ -73,9 +75,9 @@ def row(path, *, rounds, num_steps):
 
 def main():
   """Prints the table."""
-  flags = _timing.parser(
-    __doc__, default=('digits_kd', 'fashion_mnist_kd')
-  ).parse_args()
+  parser = _timing.parser(__doc__, default=('digits_kd', 'fashion_mnist_kd'))
+  parser.add_argument('--steps', type=int, help='steps in one measurement')
+  flags = parser.parse_args()
   rows = [
     row(
       path,

@@ -77,6 +77,7 @@ def rows_of(make_loop, path, *, rounds, num_steps):
 def main():
   """Prints the table."""
   parser = _timing.parser(__doc__, default=('digits_kd', 'fashion_mnist_kd'))
+  parser.add_argument('--steps', type=int, help='steps in one measurement')
   parser.add_argument('--threads', type=int, default=2, help='for each library')
   flags = parser.parse_args()
   # XLA has as many threads as the process may use cores; before JAX starts.

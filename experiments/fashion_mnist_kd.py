@@ -1,4 +1,9 @@
-"""draft"""
+"""Fashion-MNIST, all labels: an MLP teaches a small one. KD does not help.
+
+  python -m kdjax.main --config=experiments/fashion_mnist_kd.py
+
+Data: `python -m kdjax.prepare --dataset=fashion_mnist` first. @FULL@
+"""
 
 from ml_collections import ConfigDict
 
@@ -18,6 +23,7 @@ def get_config() -> ConfigDict:
   config.student.name = 'mlp'
   config.student.widths = (32,)
   config.schedule.name = 'cosine'
+  config.weight = 0.6
   config.temperature = 2.0
   config.topk = 3
   config.num_epochs = 20

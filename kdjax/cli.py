@@ -67,8 +67,10 @@ def parse_config(argv: list[str], usage: str) -> tuple[ConfigDict, Path]:
   except flags.Error as error:  # a traceback in it ends with the reason
     raise ValueError(str(error).strip().splitlines()[-1]) from error
   except (AttributeError, KeyError) as error:  # of a locked ConfigDict
+    reason = error.args[0]
+    reason = reason.args[0] if isinstance(reason, KeyError) else reason
     text = re.sub(
-      r'Other fields.*?(?=Did you mean|$)', '', error.args[0], flags=re.DOTALL
+      r'Other fields.*?(?=Did you mean|$)', '', reason, flags=re.DOTALL
     )
     raise ValueError(f'in the experiment file: {text}') from error
   if rest[1:]:

@@ -4,6 +4,9 @@ The defaults are the published CIFAR-100 recipe (ResNet-56 to ResNet-20, SGD,
 240 epochs); an experiment file is a delta on them.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from ml_collections import ConfigDict
 
 
@@ -215,7 +218,7 @@ _CHOICES = {
 
 
 def _require(
-  config: ConfigDict, key: str, holds: callable, allowed: str
+  config: ConfigDict, key: str, holds: Callable[[Any], bool], allowed: str
 ) -> None:
   value = lookup(config, key)
   if not holds(value):

@@ -1,5 +1,6 @@
 """Every key of the configuration, and what its values may be."""
 
+import dataclasses
 import math
 import re
 
@@ -7,6 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from kdjax import config as configuration
+from kdjax.data import synthetic
 
 NAN, INF = math.nan, math.inf
 SMALL, BELOW, ABOVE = 1e-30, -1e-9, 1 + 1e-9
@@ -85,13 +87,6 @@ CHECKED_ELSEWHERE = {
   'dataset.name',
   'dataset.data_dir',
   'dataset.exclude_classes',
-  'dataset.options.num_examples',
-  'dataset.options.num_inputs',
-  'dataset.options.num_classes',
-  'dataset.options.num_groups',
-  'dataset.options.correlation',
-  'dataset.options.nonlinearity',
-  'dataset.options.seed',
   'student.name',
   'student.widths',
   'teacher.checkpoint',
@@ -153,9 +148,18 @@ def test_outside_is_refused_with_key_value_and_what_is_allowed(key, value):
 
 
 def test_every_key_has_bounds_or_is_checked_elsewhere():
-  keys = configuration.keys(configuration.default(), prefix='')
+  keys = [
+    key
+    for key in configuration.keys(configuration.default(), prefix='')
+    if not key.startswith('dataset.options.')
+  ]
   assert not BOUNDS.keys() & CHECKED_ELSEWHERE
   assert sorted(keys) == sorted(BOUNDS.keys() | CHECKED_ELSEWHERE)
+
+
+def test_the_options_are_those_of_synthetic_classes():
+  options = configuration.default().dataset.options.to_dict()
+  assert options == dataclasses.asdict(synthetic.Options())
 
 
 def test_keys_are_dotted_leaves():

@@ -134,7 +134,8 @@ def _train(
     out_shardings=everywhere,
   )
   clock = _Clock(job.task.batch_size)
-  at, logged, sums, note = start, start, place(step.zero_sums()), ''
+  order, zero = place(step.no_order(job.task)), place(step.zero_sums())
+  at, logged, sums, note = start, start, zero, ''
   # The order is fixed: evaluate, save, fetch, step, log. Batches are fetched
   # on the device, inside the dispatch.
   while True:
@@ -151,13 +152,15 @@ def _train(
     stop = min(boundary, at + clock.num_steps)
     target = place(np.int32(stop))
     with jax.transfer_guard('disallow'):
-      state, sums = run(state, job.teacher, job.examples, sums, job.key, target)
+      state, order, sums = run(
+        state, job.teacher, job.examples, order, sums, job.key, target
+      )
     jax.block_until_ready(sums)
     clock.tick(stop - at)
     at = stop
     if at == boundary:
       writer.write(at, _row(job, sums, at, at - logged, clock.rate))
-      logged, sums = at, place(step.zero_sums())
+      logged, sums = at, zero
     phase.update(at, clock.rate, note)
 
 

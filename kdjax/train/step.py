@@ -127,53 +127,81 @@ def train_step(
   return State(state.step + 1, params, rest, opt_state, ema), metrics
 
 
+class Order(NamedTuple):
+  """The batches of an epoch.
+
+  Attributes:
+    epoch: scalar, whose order it is; -1 for none yet.
+    rows: `[steps_per_epoch, B]`, positions in the training set.
+  """
+
+  epoch: jax.Array
+  rows: jax.Array
+
+
 def run_steps(
   task: Task,
   state: State,
   teacher: Teacher | None,
   data: Batch,
+  order: Order,
   sums: dict[str, jax.Array],
   key: jax.Array,
   stop: jax.Array,
-) -> tuple[State, dict[str, jax.Array]]:
+) -> tuple[State, Order, dict[str, jax.Array]]:
   """Trains until step `stop`, wherever that is, in one dispatch.
+
+  Every epoch is a new permutation of the training set, cut into whole batches.
 
   Args:
     task: what a step is made of.
     state: the student's state.
     teacher: the frozen teacher, or None.
     data: the whole training set, `N` examples.
+    order: what the last call returned, or `no_order`; it saves time only.
     sums: running sums of the metrics.
     key: the run's key.
     stop: scalar, the step to stop before.
 
   Returns:
-    The new state and sums.
+    The new state, order and sums.
   """
   order_key, step_key = jax.random.split(key)
+  num_examples = data.labels.shape
 
-  def order_of(step: jax.Array) -> jax.Array:
-    epoch_key = jax.random.fold_in(order_key, step // task.steps_per_epoch)
-    order = jax.random.permutation(epoch_key, len(data.labels))
-    rows = order[: task.steps_per_epoch * task.batch_size]
-    return rows.reshape(task.steps_per_epoch, task.batch_size)
+  def order_of(epoch: jax.Array) -> Order:
+    bits = jax.random.bits(jax.random.fold_in(order_key, epoch), num_examples)
+    rows = jnp.argsort(bits)[: task.steps_per_epoch * task.batch_size]
+    return Order(epoch, rows.reshape(task.steps_per_epoch, task.batch_size))
 
   def body(_: jax.Array, carry: tuple) -> tuple:
-    state, sums, order = carry
-    position = state.step % task.steps_per_epoch
-    order = jax.lax.cond(position == 0, order_of, lambda _: order, state.step)
-    batch = task.place(jax.tree.map(lambda a: a[order[position]], data))
+    state, order, sums = carry
+    epoch, position = jnp.divmod(state.step, task.steps_per_epoch)
+    order = jax.lax.cond(order.epoch == epoch, lambda _: order, order_of, epoch)
+    batch = task.place(_take(data, order.rows[position]))
     state, metrics = train_step(task, state, teacher, batch, step_key)
-    return state, jax.tree.map(jnp.add, sums, metrics), order
+    return state, order, jax.tree.map(jnp.add, sums, metrics)
 
-  carry = (state, sums, order_of(state.step))
-  state, sums, _ = jax.lax.fori_loop(state.step, stop, body, carry)
-  return state, sums
+  return jax.lax.fori_loop(state.step, stop, body, (state, order, sums))
+
+
+def no_order(task: Task) -> Order:
+  """Returns what stands for an order before the first step."""
+  shape = (task.steps_per_epoch, task.batch_size)
+  return Order(jnp.full((), -1, jnp.int32), jnp.zeros(shape, jnp.int32))
 
 
 def zero_sums() -> dict[str, jax.Array]:
   """Returns the metrics' sums before the first step."""
   return {name: jnp.zeros(()) for name in METRICS}
+
+
+def _take(data: Batch, rows: jax.Array) -> Batch:
+  """The examples at `rows`; whole rows of a matrix are the fastest to fetch."""
+  return jax.tree.map(
+    lambda a: a.reshape(len(a), -1)[rows].reshape(*rows.shape, *a.shape[1:]),
+    data,
+  )
 
 
 def _consult(

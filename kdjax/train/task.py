@@ -144,7 +144,7 @@ def prepare(
     dev=place(step.Batch(*dataset.dev)),
     key=place(jax.random.key(config.seed)),
     predict=predictor(network.graphdef, config, dataset, mesh),
-    rate=optimizer.schedule(config, steps_per_epoch=steps_per_epoch),
+    rate=jax.jit(optimizer.schedule(config, steps_per_epoch=steps_per_epoch)),
     num_steps=config.num_epochs * steps_per_epoch,
   )
 

@@ -30,8 +30,8 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     different = sorted(differences(theirs, ours) - _PLACES)
     if different:
       raise ValueError(
-        f'--workdir={workdir} holds a run of another config; different are '
-        f'{", ".join(different)}'
+        f'--workdir={workdir} holds a run of another config, give a new one; '
+        f'different are {", ".join(different)}'
       )
     return
   workdir.mkdir(parents=True, exist_ok=True)

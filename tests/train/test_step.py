@@ -65,7 +65,9 @@ def _equal(a, b):
 def _run(task, state, teacher, data, stop, key=None):
   run = jax.jit(functools.partial(step.run_steps, task))
   key = jax.random.key(0) if key is None else key
-  return run(state, teacher, data, step.zero_sums(), key, jnp.int32(stop))
+  order, sums = step.no_order(task), step.zero_sums()
+  state, _, sums = run(state, teacher, data, order, sums, key, jnp.int32(stop))
+  return state, sums
 
 
 def test_a_step_descends_the_mean_of_the_loss():
@@ -136,6 +138,20 @@ def test_a_loop_is_its_steps_bit_for_bit_wherever_it_is_cut():
   part, _ = _run(task, part, teacher, data, 3)
   part, _ = _run(task, part, teacher, data, 7)
   _equal(part, whole[0])
+
+
+def test_an_order_is_carried_through_an_epoch_and_no_further():
+  task, state, teacher = _task()
+  data, key = _data(), jax.random.key(0)
+  run = jax.jit(functools.partial(step.run_steps, task))
+  whole, _ = _run(task, state, teacher, data, 7)
+  order, sums, epochs = step.no_order(task), step.zero_sums(), []
+  for stop in (2, 3, 5, 7):
+    args = teacher, data, order, sums, key, jnp.int32(stop)
+    state, order, sums = run(state, *args)
+    epochs.append(int(order.epoch))
+  assert epochs == [0, 0, 1, 2]
+  _equal(state, whole)
 
 
 def test_every_example_comes_once_an_epoch_in_another_order_each_time():

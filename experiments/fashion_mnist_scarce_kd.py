@@ -1,0 +1,33 @@
+"""Fashion-MNIST, 1,000 labels: an MLP teaches a small one.
+
+  python -m kdjax.main --config=experiments/fashion_mnist_scarce_kd.py
+
+Data: `python -m kdjax.prepare --dataset=fashion_mnist` first. The teacher
+learns from all 54,000 training images, the student from 1,000 of them. @SCARCE@
+"""
+
+from ml_collections import ConfigDict
+
+from kdjax.config import default
+
+
+def get_config() -> ConfigDict:
+  """Returns the delta on `kdjax.config.default()`."""
+  config = default()
+  config.dataset.name = 'fashion_mnist'
+  config.dataset.augment = 'none'
+  config.dataset.num_labels = 1000
+  config.teacher.name = 'mlp'
+  config.teacher.widths = (512, 512)
+  config.teacher.dropout = 0.3
+  config.teacher.num_epochs = 20
+  config.teacher.batch_size = 128
+  config.student.name = 'mlp'
+  config.student.widths = (32,)
+  config.schedule.name = 'cosine'
+  config.learning_rate = 0.02
+  config.topk = 3
+  config.num_epochs = 200
+  config.batch_size = 50
+  config.eval_every_epochs = 50
+  return config

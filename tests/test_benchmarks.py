@@ -1,0 +1,51 @@
+"""Every speed benchmark runs from the command line and prints its table."""
+
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+HEADERS = {
+  'step_cost': 'KD / (CE + teacher)',
+  'versus_torch': 'PyTorch / kdjax',
+  'input_pipeline': 'share, %',
+}
+
+
+def run(name, *arguments):
+  return subprocess.run(
+    [sys.executable, ROOT / 'benchmarks' / f'{name}.py', *arguments],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+@pytest.mark.parametrize('name', HEADERS)
+def test_prints_its_table(name):
+  if name == 'versus_torch' and not importlib.util.find_spec('torch'):
+    pytest.skip('needs PyTorch, of the extra bench')
+  config = ROOT / 'experiments/digits_kd.py'
+  done = run(name, '--quick', f'--config={config}')
+  assert done.returncode == 0, done.stderr
+  header, _, *rows = done.stdout.split('\n\n')[0].splitlines()
+  assert HEADERS[name] in header
+  assert len(rows) >= 1
+  for row in rows:
+    assert row.startswith('| digits_kd')
+    assert row.count('|') == header.count('|')
+    assert 'nan' not in row
+  assert 'JAX' in done.stdout.split('\n\n')[1]
+
+
+@pytest.mark.parametrize('name', HEADERS)
+def test_an_unknown_experiment(name):
+  if name == 'versus_torch' and not importlib.util.find_spec('torch'):
+    pytest.skip('needs PyTorch, of the extra bench')
+  done = run(name, '--config=experiments/nowhere.py')
+  assert done.returncode == 2
+  assert 'no experiment file experiments/nowhere.py' in done.stderr
+  assert 'Traceback' not in done.stderr

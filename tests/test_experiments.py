@@ -1,0 +1,170 @@
+"""Every experiment file takes two real steps, on synthetic data.
+
+Networks, method, optimiser and augmentation are as declared; epochs, batches
+and data are small. The CIFAR-100 files share one teacher a worker.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax import cli, data, methods
+from kdjax.train import experiment, progress
+
+FILES = sorted((Path(__file__).parents[1] / 'experiments').glob('*.py'))
+# Name of a data set: the shape of an example, and the classes.
+SHAPES = {
+  'digits': ((8, 8, 1), 10),
+  'mnist': ((28, 28, 1), 10),
+  'fashion_mnist': ((28, 28, 1), 10),
+  'cifar10': ((32, 32, 3), 10),
+  'cifar100': ((32, 32, 3), 100),
+  'synthetic_classes': ((100,), 50),
+}
+BATCH_SIZE = 8
+STEPS = 2
+
+# ml_collections loads an experiment file by it.
+pytestmark = pytest.mark.filterwarnings(
+  r'ignore:the load_module\(\) method is deprecated:DeprecationWarning'
+)
+
+
+@pytest.fixture(scope='module')
+def shared(tmp_path_factory):
+  """A folder for the teachers, beside one for compiled programs.
+
+  Most of the time here is XLA's, and most programs are the same in all files.
+  """
+  folder = tmp_path_factory.mktemp('shared')
+  options = {
+    'jax_compilation_cache_dir': str(folder / 'programs'),
+    'jax_persistent_cache_min_compile_time_secs': 0.0,
+  }
+  before = {name: getattr(jax.config, name) for name in options}
+  for name, value in options.items():
+    jax.config.update(name, value)
+  yield folder
+  for name, value in before.items():
+    jax.config.update(name, value)
+
+
+def declared(path):
+  """The configuration, as the command reads it."""
+  argv = ['main', f'--config={path}']
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(sys, 'argv', argv)
+    patch.delitem(sys.modules, 'config_config', raising=False)
+    config, workdir = cli.parse_config(argv, '')
+  assert workdir == Path('runs', path.stem)
+  return config
+
+
+def shrink(config, cache_dir):
+  """Leaves two steps for the teacher and two for the student."""
+  for run in (config, config.teacher):
+    run.num_epochs = 1
+    run.batch_size = BATCH_SIZE
+  config.eval_batch_size = BATCH_SIZE
+  config.schedule.warmup_steps = min(config.schedule.warmup_steps, STEPS)
+  if config.dataset.num_labels:
+    config.dataset.num_labels = STEPS * BATCH_SIZE
+  config.teacher.cache_dir = str(cache_dir)
+
+
+def synthetic(name, *, exclude_classes):
+  """Two batches, and one example of each class that the student never sees."""
+  shape, num_classes = SHAPES[name]
+  rng = np.random.default_rng(0)
+  seen = [k for k in range(num_classes) if k not in exclude_classes]
+
+  def split(labels):
+    size = len(labels), *shape
+    inputs = (
+      rng.integers(0, 256, size, np.uint8)
+      if len(shape) == 3
+      else rng.normal(size=size).astype(np.float32)
+    )
+    return data.Split(inputs, np.asarray(labels, np.int32))
+
+  train = [*np.resize(seen, STEPS * BATCH_SIZE), *exclude_classes]
+  held_out = np.resize(range(num_classes), BATCH_SIZE)
+  return data.Dataset(
+    name=name,
+    train=split(train),
+    dev=split(held_out),
+    test=split(held_out),
+    num_classes=num_classes,
+    mean=data.DATASETS[name].mean,
+    std=data.DATASETS[name].std,
+    class_names=tuple(map(str, range(num_classes))),
+  )
+
+
+def last_step(folder):
+  lines = (folder / 'metrics.jsonl').read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  assert all(np.isfinite(list(row.values())).all() for row in rows)
+  return rows[-1]['step']
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
+def test_two_steps_of_teacher_and_student(path, shared, tmp_path, monkeypatch):
+  config = declared(path)
+  name, excluded = config.dataset.name, config.dataset.exclude_classes
+  shrink(config, shared / 'teachers')
+  dataset = synthetic(name, exclude_classes=excluded)
+  asked = []
+
+  def load(name, **_):
+    asked.append(name)
+    return dataset
+
+  monkeypatch.setattr(data, 'load', load)
+  results = experiment.run(config, tmp_path, progress.Reporter())
+  assert asked == [name]
+  assert last_step(tmp_path) == STEPS
+  assert results['student']['best']['step'] == STEPS
+  assert 0 <= results['student']['test_accuracy'] <= 1
+  assert json.loads((tmp_path / 'results.json').read_text()) == results
+  needs_teacher = methods.get(config.method).needs_teacher
+  assert bool(results['teacher']) == needs_teacher
+  if needs_teacher:
+    assert last_step(tmp_path / 'teacher') == STEPS
+    sizes = [results[who]['num_params'] for who in ('teacher', 'student')]
+    assert sizes[0] > sizes[1]
+  assert ('baseline' in results) == config.baseline
+  if config.baseline:
+    assert last_step(tmp_path / 'baseline') == STEPS
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
+def test_the_docstring_states_the_command(path):
+  docstring = path.read_text().split('"""')[1]
+  command = f'python -m kdjax.main --config=experiments/{path.name}'
+  assert command in [line.strip() for line in docstring.splitlines()]
+
+
+def test_the_named_experiments_are_there():
+  cifar = ['ce', 'ls', 'kd', 'kdpt', 'kdsim', 'kdptsim', 'kdtopk', 'dkd']
+  named = {f'cifar100_{method}' for method in cifar}
+  named |= {'digits_kd', 'digits_missing_class', 'fashion_mnist_kd'}
+  assert named <= {path.stem for path in FILES}
+
+
+@pytest.mark.parametrize(
+  'path',
+  [path for path in FILES if path.stem.startswith('cifar100_')],
+  ids=lambda path: path.stem,
+)
+def test_the_cifar_files_are_one_recipe(path):
+  config = declared(path)
+  assert config.dataset.name == 'cifar100'
+  assert (config.teacher.name, config.student.name) == ('resnet56', 'resnet20')
+  assert (config.num_epochs, config.batch_size) == (240, 64)
+  written = path.stem.removeprefix('cifar100_')
+  assert config.method.replace('_', '') == written
