@@ -1,7 +1,10 @@
 """How every command starts and ends."""
 
+import argparse
+import io
 import os
 import re
+import runpy
 import sys
 import traceback
 from collections.abc import Callable
@@ -24,10 +27,13 @@ def run(main: Callable[[], None]) -> None:
   Args:
     main: the command, without arguments.
   """
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors='replace')  # a terminal without our characters
   try:
     main()
   except KeyboardInterrupt:
-    print('interrupted: the same command goes on', file=sys.stderr)
+    print('interrupted: run the same command to go on', file=sys.stderr)
     sys.exit(130)
   except MISTAKES as error:
     if os.environ.get('KDJAX_TRACEBACK'):
@@ -40,8 +46,6 @@ def run(main: Callable[[], None]) -> None:
 def parse_config(argv: list[str], usage: str) -> tuple[ConfigDict, Path]:
   """Reads `--config=FILE`, `--config.key=value` and `--workdir=DIR`.
 
-  The config file is Python and is executed.
-
   Args:
     argv: the command line, the program first.
     usage: printed for `--help`.
@@ -53,60 +57,86 @@ def parse_config(argv: list[str], usage: str) -> tuple[ConfigDict, Path]:
   Raises:
     ValueError: no config, an unknown file, key or flag, or a wrong value.
   """
-  values = flags.FlagValues()
-  config_flags.DEFINE_config_file('config', flag_values=values)
-  flags.DEFINE_string('workdir', '', 'folder of the run', flag_values=values)
   if any(argument in ('--help', '-h') for argument in argv[1:]):
     print(usage)
     sys.exit(0)
-  argv = _joined(argv)
-  _check_file(argv)
-  _check_keys(argv)
-  try:
-    rest = values(argv)
-  except flags.Error as error:  # a traceback in it ends with the reason
-    raise ValueError(str(error).strip().splitlines()[-1]) from error
-  except (AttributeError, KeyError) as error:  # of a locked ConfigDict
-    reason = error.args[0]
-    reason = reason.args[0] if isinstance(reason, KeyError) else reason
-    text = re.sub(
-      r'Other fields.*?(?=Did you mean|$)', '', reason, flags=re.DOTALL
+  parser = argparse.ArgumentParser(allow_abbrev=False)
+  parser.add_argument('--config', nargs='?')
+  parser.add_argument('--workdir', nargs='?')
+  given, overrides = parser.parse_known_args(argv[1:])
+  if not given.config:
+    raise ValueError(
+      f'give an experiment: --config=experiments/NAME.py, not {overrides}'
+      if overrides
+      else 'give an experiment: --config=experiments/NAME.py'
     )
-    raise ValueError(f'in the experiment file: {text}') from error
-  if rest[1:]:
-    raise ValueError(f'unexpected arguments: {" ".join(rest[1:])}')
-  name = config_flags.get_config_filename(values['config'])
-  workdir = values['workdir'].value or f'runs/{Path(name).stem}'
-  return values['config'].value, Path(workdir)
+  path = Path(given.config)
+  found = _override(load_config(path), overrides)
+  return found, Path(given.workdir or f'runs/{path.stem}')
 
 
-def _joined(argv: list[str]) -> list[str]:
-  """Writes `--config FILE` as `--config=FILE`."""
-  argv = list(argv)
-  if '--config' in argv[:-1]:
-    at = argv.index('--config')
-    argv[at : at + 2] = [f'--config={argv[at + 1]}']
-  return argv
+def load_config(path: Path) -> ConfigDict:
+  """Returns the configuration of an experiment file, which is executed.
 
+  Args:
+    path: a Python file with a function `get_config()`.
 
-def _check_file(argv: list[str]) -> None:
-  """Raises `ValueError` unless `--config` names an experiment file."""
-  prefix = '--config='
-  paths = [a.removeprefix(prefix) for a in argv if a.startswith(prefix)]
-  if not paths:
-    raise ValueError('give an experiment: --config=experiments/NAME.py')
-  path = Path(paths[-1])
+  Returns:
+    Its configuration.
+
+  Raises:
+    ValueError: there is no such file, it fails, or its keys are not those of
+      `kdjax.config.default()`.
+  """
   if not path.is_file():
     known = sorted(p.name for p in path.parent.glob('*.py'))
     hint = f'; {path.parent} has {", ".join(known)}' if known else ''
     raise ValueError(f'no experiment file {path}{hint}')
+  try:
+    found = runpy.run_path(str(path))['get_config']()
+    keys = set(config.keys(found))
+  except Exception as error:  # whatever a person's file may raise
+    lines = [
+      frame.lineno
+      for frame in traceback.extract_tb(error.__traceback__)
+      if frame.filename == str(path)
+    ]
+    where = f'{path}, line {lines[-1]}' if lines else str(path)
+    raise ValueError(f'{where}: {_reason(error)}') from error
+  missing = sorted(set(config.keys(config.default())) - keys)
+  if missing:
+    raise ValueError(
+      f'{path}: get_config() must start from kdjax.config.default(); its '
+      f'result lacks {", ".join(missing[:3])}'
+    )
+  return found
 
 
-def _check_keys(argv: list[str]) -> None:
-  """Raises `ValueError` for `--config.key` with a key that is not there."""
-  prefix = '--config.'
-  known = config.keys(config.default())
-  for argument in argv:
-    if argument.startswith(prefix):
-      key = argument.removeprefix(prefix).split('=')[0]
-      checks.check_known('key', f'config.{key}', known)
+def _override(found: ConfigDict, overrides: list[str]) -> ConfigDict:
+  """Sets the keys that `--config.key=value` names."""
+  known = config.keys(found)
+  for argument in overrides:
+    key = argument.removeprefix('--').split('=')[0]
+    if argument.startswith('--config.'):
+      checks.check_known('key', key, known)
+    elif argument.startswith('-'):
+      checks.check_known('flag', key, ['config', 'workdir'])
+  values = flags.FlagValues()
+  argv = ['kdjax', *overrides]
+  config_flags.DEFINE_config_dict(
+    'config', found, flag_values=values, sys_argv=argv
+  )
+  try:
+    rest = values(argv)
+  except flags.Error as error:  # a traceback in it ends with the reason
+    raise ValueError(str(error).strip().splitlines()[-1]) from error
+  if rest[1:]:
+    raise ValueError(f'unexpected arguments: {" ".join(rest[1:])}')
+  return values['config'].value
+
+
+def _reason(error: Exception) -> str:
+  """What went wrong, without the listing of a locked ConfigDict."""
+  text = str(error.args[0] if isinstance(error, KeyError) else error)
+  text = re.sub(r'Other fields.*?(?=Did you mean|$)', '', text, flags=re.DOTALL)
+  return f'{type(error).__name__}: {text}'

@@ -1,7 +1,10 @@
 """Every configuration key once, with its unit, and what its values may be.
 
 The defaults are the published CIFAR-100 recipe (ResNet-56 to ResNet-20, SGD,
-240 epochs); an experiment file is a delta on them.
+240 epochs); an experiment file is a delta on them. They differ from the recipe
+in four things: a tenth of train is held out as dev, weight decay spares norms
+and biases, an epoch drops its last partial batch, and the running variance of
+batch norm is the biased one.
 """
 
 from collections.abc import Callable
@@ -23,9 +26,12 @@ def default() -> ConfigDict:
       'batch_size': 64,  # examples a step, over all devices
       # --- method: a row of kdjax.methods.METHODS and its hyper-parameters
       'method': 'kd',
-      'weight': 0.9,  # λ, the teacher's share of the loss, in [0, 1]
+      # λ, the teacher's share of the loss, in [0, 1]; dkd and dist have none.
+      'weight': 0.9,
       'temperature': 4.0,  # T
-      'temperature_power': 2,  # n of Tⁿ: 2 (Hinton et al.) or 0 (Tang et al.)
+      # n of Tⁿ: 2 (Hinton et al.) or 0 (Tang et al.); dkd, dist and
+      # kd_standardised have 2 built in.
+      'temperature_power': 2,
       'smoothing': 0.1,  # ε of label smoothing, in [0, 1]
       'topk': 10,  # classes that kd_topk keeps, 1..K
       'similarity_power': 0.3,  # α of kd_sim
@@ -36,7 +42,7 @@ def default() -> ConfigDict:
       'inter_weight': 2.0,  # dist: of the relation between classes
       'intra_weight': 2.0,  # dist: of the relation within a class
       'loss_warmup_epochs': 20,  # dkd: its terms ramp up over these
-      # --- optimisation
+      # --- optimisation; all but the rate holds for the teacher, too
       'learning_rate': 0.05,  # peak
       'optimizer': {
         'name': 'sgd',  # 'sgd' or 'adamw'
@@ -51,7 +57,9 @@ def default() -> ConfigDict:
         'decay_epochs': (150, 180, 210),  # step: multiply after each
         'decay_factor': 0.1,  # step: by this
       },
-      'ema_decay': 0.0,  # weights evaluated are this average; 0: off
+      # Evaluated are moving averages of weights and batch statistics, with
+      # this decay, shorter in the first steps; 0: off.
+      'ema_decay': 0.0,
       # --- data
       'dataset': {
         'name': 'cifar100',
@@ -74,7 +82,7 @@ def default() -> ConfigDict:
       # --- networks: a row of kdjax.models.MODELS and its options
       'student': {
         'name': 'resnet20',
-        'widths': (),  # mlp: hidden widths
+        'widths': (),  # mlp: hidden widths; (): the model's own
         'dropout': 0.0,  # mlp: rate
       },
       'teacher': {
@@ -101,7 +109,7 @@ def default() -> ConfigDict:
       'eval_batch_size': 500,
       'log_every_steps': 100,  # a row of metrics is a mean over so many
       'keep_checkpoints': 2,  # the last so many; the best on dev is kept too
-      'model_devices': 1,  # devices on the mesh's 'model' axis
+      'model_devices': 1,  # on the mesh's 'model' axis; they hold copies
     }
   )
   return config.lock()  # a mistyped key is an error
@@ -124,7 +132,7 @@ def validate(config: ConfigDict) -> None:
   for key in _FRACTIONS:
     _require(config, key, lambda v: 0 <= v <= 1, 'a number in [0, 1]')
   for key in ('seed', 'teacher.seed'):
-    _require(config, key, lambda v: 0 <= v < 2**32, '0 to 2**32 - 1')
+    _require(config, key, lambda v: 0 <= v < 2**31, '0 to 2**31 - 1')
   for key in ('dataset.dev_fraction',):
     _require(config, key, lambda v: 0 < v < 1, 'a number in (0, 1)')
   for key in ('ema_decay', 'student.dropout', 'teacher.dropout'):

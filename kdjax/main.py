@@ -17,7 +17,7 @@ def main() -> None:
   reporter = progress.Reporter()
   results = experiment.run(config, workdir, reporter)
   progress.show_results(reporter, results)
-  reporter.say(f'written to {workdir}: results.json, curves.png, …')
+  reporter.say(f'in {workdir}: results.json, curves.png, metrics.jsonl')
 
 
 if __name__ == '__main__':

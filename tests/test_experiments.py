@@ -28,11 +28,6 @@ SHAPES = {
 BATCH_SIZE = 8
 STEPS = 2
 
-# ml_collections loads an experiment file by it.
-pytestmark = pytest.mark.filterwarnings(
-  r'ignore:the load_module\(\) method is deprecated:DeprecationWarning'
-)
-
 
 @pytest.fixture(scope='module')
 def shared(tmp_path_factory):

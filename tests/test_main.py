@@ -14,11 +14,6 @@ from kdjax import cli, main
 from kdjax import config as configuration
 from kdjax.train import workdirs
 
-# ml_collections loads an experiment file by it.
-pytestmark = pytest.mark.filterwarnings(
-  r'ignore:the load_module\(\) method is deprecated:DeprecationWarning'
-)
-
 EXPERIMENTS = Path(__file__).parents[1] / 'experiments'
 DIGITS = f'--config={EXPERIMENTS / "digits_kd.py"}'
 # Of a real run, a few seconds.
@@ -70,10 +65,6 @@ def process(*arguments, cwd):
     check=False,
     cwd=cwd,
   )
-
-
-# Until a run checks everything before it claims its folder and trains.
-too_late = pytest.mark.xfail(strict=True, reason='checked too late')
 
 
 def written(path, line):
@@ -327,7 +318,6 @@ def test_what_does_not_fit_the_data(case, mistake, tmp_path):
     assert text in message
 
 
-@too_late
 @pytest.mark.parametrize('case', AGAINST_THE_DATA)
 def test_a_mistake_leaves_the_workdir_to_the_command_put_right(
   case, mistake, tmp_path
@@ -337,7 +327,6 @@ def test_a_mistake_leaves_the_workdir_to_the_command_put_right(
   assert not (tmp_path / 'run').exists()
 
 
-@too_late
 def test_a_mistake_of_the_student_is_found_before_the_teacher_trains(
   mistake, tmp_path
 ):
@@ -347,7 +336,6 @@ def test_a_mistake_of_the_student_is_found_before_the_teacher_trains(
   assert not (workdir / 'teacher').exists()
 
 
-@too_late
 def test_the_batch_of_the_teacher_is_named_as_such(mistake, tmp_path):
   message = mistake(
     DIGITS,

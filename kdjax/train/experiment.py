@@ -1,7 +1,6 @@
 """One experiment, from a configuration to its results."""
 
 import dataclasses
-import json
 import platform
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ import kdjax
 from kdjax import checks, data, methods, models
 from kdjax import config as configuration
 from kdjax.train import evaluate, figures, sharding, task, teacher, workdirs
+from kdjax.train.files import read_json, write_json
 from kdjax.train.loop import Fitted, fit
 from kdjax.train.progress import Reporter
 from kdjax.train.state import Network
@@ -41,20 +41,19 @@ def run(config: ConfigDict, workdir: Path, reporter: Reporter) -> dict:
   configuration.validate(config)
   method = methods.get(config.method)
   mesh = sharding.make_mesh(model_devices=config.model_devices)
-  dataset = _load(config)
-  _check(config, dataset)
+  dataset = load(config)
+  transfer = dataclasses.replace(dataset, train=transfer_set(config, dataset))
+  _check(config, dataset, transfer, mesh)
   workdirs.claim(workdir, config)
   path = workdir / 'results.json'
   if path.exists():
     reporter.say(f'{workdir} is finished already')
-    return json.loads(path.read_text())
+    return read_json(path)
 
   place = {'mesh': mesh, 'reporter': reporter}
-  mentor, networks, fitted = None, {}, {}
+  mentor, fitted = None, {}
   if method.needs_teacher:
     mentor = teacher.obtain(config, dataset, workdir=workdir, **place)
-    networks['teacher'] = mentor
-  transfer = dataclasses.replace(dataset, train=_transfer_set(config, dataset))
   if config.baseline:
     plain = config.copy_and_resolve_references()
     plain.method = 'ce'
@@ -77,8 +76,8 @@ def run(config: ConfigDict, workdir: Path, reporter: Reporter) -> dict:
   results = _results(config, dataset, mentor, fitted, mesh)
   results['wall_seconds'] = round(time.monotonic() - begin, 2)
   results['environment'] = environment()
-  path.write_text(json.dumps(results, indent=2) + '\n')
   _draw(workdir)
+  write_json(path, results)  # the last file: a run that has it is finished
   return results
 
 
@@ -93,7 +92,18 @@ def environment() -> dict[str, str]:
   }
 
 
-def _load(config: ConfigDict) -> data.Dataset:
+def load(config: ConfigDict) -> data.Dataset:
+  """Returns the data set of a configuration, whole.
+
+  Args:
+    config: with `dataset`.
+
+  Returns:
+    The data set.
+
+  Raises:
+    ValueError: it is unknown or not prepared.
+  """
   name = config.dataset.name
   return data.load(
     name,
@@ -105,21 +115,45 @@ def _load(config: ConfigDict) -> data.Dataset:
   )
 
 
-def _check(config: ConfigDict, dataset: data.Dataset) -> None:
+def _check(
+  config: ConfigDict,
+  dataset: data.Dataset,
+  transfer: data.Dataset,
+  mesh: Mesh,
+) -> None:
   """Everything that needs the data to be checked, before any training."""
-  num_classes = dataset.num_classes
-  checks.check_between('config.topk', config.topk, 1, num_classes)
+  unused = config.method != 'kd_topk'
+  if not (unused and config.topk == configuration.default().topk):
+    checks.check_between('config.topk', config.topk, 1, dataset.num_classes)
+  task.check(config, transfer, mesh)
+  task.build(config, dataset)
+  if not methods.get(config.method).needs_teacher:
+    return
+  if config.teacher.checkpoint:
+    teacher.check_checkpoint(config)
+    return
+  own = teacher.config_of(config)
+  task.check(own, dataset, mesh, prefix='teacher.')
+  task.build(own, dataset)
+
+
+def transfer_set(config: ConfigDict, dataset: data.Dataset) -> data.Split:
+  """Returns what the student trains on, of the training set.
+
+  Args:
+    config: with `dataset` and `seed`.
+    dataset: the whole data set.
+
+  Returns:
+    Without the excluded classes, thinned to `num_labels`.
+
+  Raises:
+    ValueError: there is no such class, or there are not so many examples.
+  """
   for label in config.dataset.exclude_classes:
     checks.check_between(
-      'config.dataset.exclude_classes', label, 0, num_classes - 1
+      'config.dataset.exclude_classes', label, 0, dataset.num_classes - 1
     )
-  task.build(config, dataset)
-  if methods.get(config.method).needs_teacher:
-    task.build(teacher.config_of(config), dataset)
-
-
-def _transfer_set(config: ConfigDict, dataset: data.Dataset) -> data.Split:
-  """What the student trains on."""
   split = dataset.train
   if config.dataset.exclude_classes:
     split = data.exclude_classes(split, config.dataset.exclude_classes)
@@ -140,14 +174,17 @@ def _results(
   fitted: dict[str, Fitted],
   mesh: Mesh,
 ) -> dict:
-  """Test figures of every network; the only place that looks at test."""
+  """Figures of every network; the only place that evaluates on test."""
+  predictors = {}
 
-  def test(network: Network) -> dict:
-    predict = task.predictor(network.graphdef, config, dataset, mesh)
+  def score(network: Network) -> dict[str, float]:
+    graphdef, *weights = network
+    if graphdef not in predictors:
+      predictors[graphdef] = task.predictor(graphdef, config, dataset, mesh)
     found = {}
     for name, split in (('dev', dataset.dev), ('test', dataset.test)):
       inputs, labels = map(jax.numpy.asarray, split)
-      logits = predict(network.params, network.rest, inputs)
+      logits = predictors[graphdef](*weights, inputs)
       scores = evaluate.scores(logits, labels)
       found[f'{name}_accuracy'] = scores['accuracy']
     excluded = np.isin(dataset.test.labels, config.dataset.exclude_classes)
@@ -156,17 +193,17 @@ def _results(
       found['test_accuracy_excluded_classes'] = scores['accuracy']
     return found
 
-  results = {'teacher': None}
-  if mentor:
-    results['teacher'] = _counted(test(mentor), mentor)
-  for name, fit_ in fitted.items():
-    results[name] = _counted(test(fit_.last), fit_.last)
-    results[name]['best'] = {'step': fit_.best_step, **test(fit_.best)}
+  def summary(network: Network) -> dict:
+    return {
+      **score(network),
+      'num_params': models.num_params(network.params),
+    }
+
+  results = {'teacher': mentor and summary(mentor)}
+  for name, trained in fitted.items():
+    best = {'step': trained.best_step, **score(trained.best)}
+    results[name] = {**summary(trained.last), 'best': best}
   return results
-
-
-def _counted(figures_: dict, network: Network) -> dict:
-  return {**figures_, 'num_params': models.num_params(network.params)}
 
 
 def _draw(workdir: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import time
 from pathlib import Path
 
@@ -11,10 +12,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kdjax import data
-from kdjax.train import evaluate, sharding, step, task
+from kdjax.train import evaluate, optimizer, sharding, step, task
 from kdjax.train.checkpoint import Checkpoints
 from kdjax.train.progress import Phase, Reporter
-from kdjax.train.state import Network, State
+from kdjax.train.state import Network, State, create
 from kdjax.train.writers import MetricsWriter
 
 # A dispatch aims at this long: the bar moves, and the host hardly counts.
@@ -82,8 +83,8 @@ def fit(
     best = checkpoints.restore(state, step=best_step)
   graphdef = job.task.student
   return Fitted(
-    last=Network(graphdef, state.evaluated_params, state.rest),
-    best=Network(graphdef, best.evaluated_params, best.rest),
+    last=Network(graphdef, *state.evaluated),
+    best=Network(graphdef, *best.evaluated),
     best_step=best_step,
   )
 
@@ -91,7 +92,7 @@ def fit(
 def restore(
   config: ConfigDict, dataset: data.Dataset, *, directory: Path, mesh: Mesh
 ) -> Network:
-  """Returns a network that `fit` trained, after its last saved step.
+  """Returns a network that `fit` has trained to its end.
 
   Args:
     config: what it was trained by.
@@ -100,20 +101,32 @@ def restore(
     mesh: the devices.
 
   Returns:
-    The network.
+    The network after its last step.
 
   Raises:
-    ValueError: there is no checkpoint.
+    ValueError: the training has not come to its end.
   """
-  job = task.prepare(config, dataset, None, mesh)
+  steps_per_epoch = len(dataset.train.labels) // config.batch_size
+  num_steps = config.num_epochs * steps_per_epoch
+  network = task.build(config, dataset)
+  initial = create(
+    network.params,
+    network.rest,
+    optimizer.make(config, steps_per_epoch=steps_per_epoch),
+    ema_decay=config.ema_decay,
+  )
+  like = jax.device_put(initial, sharding.replicated(mesh))
   with Checkpoints(
     directory / 'checkpoints', keep=config.keep_checkpoints
   ) as checkpoints:
-    last = checkpoints.latest()
-    if last is None:
-      raise ValueError(f'no checkpoint in {directory / "checkpoints"}')
-    state = checkpoints.restore(job.initial, step=last)
-  return Network(job.task.student, state.evaluated_params, state.rest)
+    last = checkpoints.latest() or 0
+    if last != num_steps:
+      raise ValueError(
+        f'{directory} stopped at step {last} of {num_steps}: finish it with '
+        f'the command that began it'
+      )
+    state = checkpoints.restore(like, step=last)
+  return Network(network.graphdef, *state.evaluated)
 
 
 def _train(
@@ -135,7 +148,7 @@ def _train(
   )
   clock = _Clock(job.task.batch_size)
   order, zero = place(step.no_order(job.task)), place(step.zero_sums())
-  at, logged, sums, note = start, start, zero, ''
+  at, logged, sums, note, warning = start, start, zero, '', ''
   # The order is fixed: evaluate, save, fetch, step, log. Batches are fetched
   # on the device, inside the dispatch.
   while True:
@@ -143,7 +156,7 @@ def _train(
       scores = _evaluate(job, state)
       writer.write(at, {f'dev_{key}': v for key, v in scores.items()})
       checkpoints.save(state, step=at, score=scores['accuracy'])
-      note = f'dev accuracy {scores["accuracy"]:.2%}'
+      note = f'dev accuracy {scores["accuracy"]:.2%}{warning}'
       phase.update(at, clock.rate, note)
       clock.restart()
     if at == job.num_steps:
@@ -159,14 +172,17 @@ def _train(
     clock.tick(stop - at)
     at = stop
     if at == boundary:
-      writer.write(at, _row(job, sums, at, at - logged, clock.rate))
+      row = _row(job, sums, at, at - logged)
+      if not math.isfinite(row['train_loss']):
+        warning = ', the loss is not finite'
+      writer.write(at, {**row, 'images_per_second': clock.rate})
       logged, sums = at, zero
     phase.update(at, clock.rate, note)
 
 
 def _evaluate(job: task.Job, state: State) -> dict[str, float]:
   """Scores on dev."""
-  logits = job.predict(state.evaluated_params, state.rest, job.dev.inputs)
+  logits = job.predict(*state.evaluated, job.dev.inputs)
   return evaluate.scores(logits, job.dev.labels)
 
 
@@ -175,7 +191,6 @@ def _row(
   sums: dict[str, jax.Array],
   at: int,
   count: int,
-  rate: float,
 ) -> dict[str, float]:
   """The means of the metrics over the last `count` steps."""
   means = {k: float(v) / count for k, v in jax.device_get(sums).items()}
@@ -183,7 +198,6 @@ def _row(
     'epoch': at / job.task.steps_per_epoch,
     **{f'train_{name}': value for name, value in means.items()},
     'learning_rate': float(job.rate(at - 1)),
-    'images_per_second': rate,
   }
 
 
@@ -209,7 +223,8 @@ class _Clock:
 
   def __init__(self, batch_size: int) -> None:
     self._batch_size = batch_size
-    self._seconds_per_step = None
+    self._seconds_per_step = math.inf
+    self._compiled = False
     self.restart()
 
   def restart(self) -> None:
@@ -217,23 +232,19 @@ class _Clock:
     self._last = time.monotonic()
 
   def tick(self, num_steps: int) -> None:
-    """Counts `num_steps` since the last tick."""
+    """Counts `num_steps` since the last tick; the first ones compile."""
     now = time.monotonic()
-    seconds = max(now - self._last, 1e-9) / num_steps
-    if self._seconds_per_step is None:  # this one compiled
-      self._seconds_per_step = float('inf')
-    else:
-      self._seconds_per_step = seconds
+    if self._compiled:
+      self._seconds_per_step = max(now - self._last, 1e-9) / num_steps
+    self._compiled = True
     self._last = now
 
   @property
   def num_steps(self) -> int:
-    """Steps that fill a dispatch; one at first, which compiles."""
-    if self._seconds_per_step is None:
-      return 1
+    """Steps that fill a dispatch."""
     return max(1, int(_SECONDS_PER_DISPATCH / self._seconds_per_step))
 
   @property
   def rate(self) -> float:
-    """Examples a second."""
-    return self._batch_size / (self._seconds_per_step or float('inf'))
+    """Examples a second in the last dispatch, 0 before it is known."""
+    return self._batch_size / self._seconds_per_step

@@ -25,6 +25,18 @@ class Network(NamedTuple):
   rest: models.Tree
 
 
+class Weights(NamedTuple):
+  """What a network computes with.
+
+  Attributes:
+    params: parameters.
+    rest: batch statistics.
+  """
+
+  params: models.Tree
+  rest: models.Tree
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
@@ -35,19 +47,19 @@ class State:
     params: parameters.
     rest: batch statistics.
     opt_state: the optimiser's.
-    ema: moving average of the parameters, or None.
+    ema: moving average of parameters and batch statistics, or None.
   """
 
   step: jax.Array
   params: models.Tree
   rest: models.Tree
   opt_state: optax.OptState
-  ema: models.Tree | None
+  ema: Weights | None
 
   @property
-  def evaluated_params(self) -> models.Tree:
-    """The parameters to evaluate: their average where there is one."""
-    return self.params if self.ema is None else self.ema
+  def evaluated(self) -> Weights:
+    """What to evaluate: the average where there is one."""
+    return self.ema or Weights(self.params, self.rest)
 
 
 def create(
@@ -63,15 +75,16 @@ def create(
     params: initial parameters.
     rest: initial batch statistics.
     optimizer: whose state to create.
-    ema_decay: above 0, keep a moving average of the parameters.
+    ema_decay: above 0, keep a moving average.
 
   Returns:
     The state.
   """
+  copy = jax.tree.map(jnp.copy, Weights(params, rest))
   return State(
     step=jnp.zeros((), jnp.int32),
     params=params,
     rest=rest,
     opt_state=optimizer.init(params),
-    ema=jax.tree.map(jnp.copy, params) if ema_decay else None,
+    ema=copy if ema_decay else None,
   )

@@ -10,7 +10,7 @@ import optax
 from flax import nnx
 
 from kdjax import methods, models
-from kdjax.train.state import State
+from kdjax.train.state import State, Weights
 
 
 class Batch(NamedTuple):
@@ -25,18 +25,6 @@ class Batch(NamedTuple):
   inputs: jax.Array
   labels: jax.Array
   teacher_logits: jax.Array | None = None
-
-
-class Teacher(NamedTuple):
-  """A frozen network, an argument of the step and never part of it.
-
-  Attributes:
-    params: its parameters.
-    rest: its batch statistics.
-  """
-
-  params: models.Tree
-  rest: models.Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +62,7 @@ METRICS = ('loss', 'accuracy', 'gradient_norm')
 def train_step(
   task: Task,
   state: State,
-  teacher: Teacher | None,
+  teacher: Weights | None,
   batch: Batch,
   key: jax.Array,
 ) -> tuple[State, dict[str, jax.Array]]:
@@ -122,8 +110,10 @@ def train_step(
   }
   ema = state.ema
   if ema is not None:
-    decay = task.settings.ema_decay
-    ema = optax.incremental_update(params, ema, 1 - decay)
+    # Early on the average is short: it forgets the initialisation.
+    early = (1 + state.step) / (10 + state.step)
+    decay = jnp.minimum(task.settings.ema_decay, early)
+    ema = optax.incremental_update(Weights(params, rest), ema, 1 - decay)
   return State(state.step + 1, params, rest, opt_state, ema), metrics
 
 
@@ -142,7 +132,7 @@ class Order(NamedTuple):
 def run_steps(
   task: Task,
   state: State,
-  teacher: Teacher | None,
+  teacher: Weights | None,
   data: Batch,
   order: Order,
   sums: dict[str, jax.Array],
@@ -205,7 +195,7 @@ def _take(data: Batch, rows: jax.Array) -> Batch:
 
 
 def _consult(
-  task: Task, teacher: Teacher | None, batch: Batch, inputs: jax.Array
+  task: Task, teacher: Weights | None, batch: Batch, inputs: jax.Array
 ) -> tuple[models.Outputs | None, jax.Array | None]:
   """The teacher's outputs on a batch, and its class weights."""
   if teacher is None:

@@ -11,13 +11,17 @@ from ml_collections import ConfigDict
 
 from kdjax import data, methods, models
 from kdjax.train import evaluate, optimizer, sharding, step
-from kdjax.train.state import Network, State, create
+from kdjax.train.state import Network, State, Weights, create
 
 _AUGMENT = {
   'none': lambda key, inputs: inputs,
   'crop': functools.partial(data.pad_crop_flip, flip=False),
   'crop_flip': data.pad_crop_flip,
 }
+
+
+# Folded into the seed, so that no run key is a key of the initialisation.
+_RUN = 0x52554E
 
 
 class Job(NamedTuple):
@@ -37,7 +41,7 @@ class Job(NamedTuple):
 
   task: step.Task
   initial: State
-  teacher: step.Teacher | None
+  teacher: Weights | None
   examples: step.Batch
   dev: step.Batch
   key: jax.Array
@@ -96,6 +100,41 @@ def predictor(
   )
 
 
+def check(
+  config: ConfigDict, dataset: data.Dataset, mesh: Mesh, *, prefix: str = ''
+) -> int:
+  """Returns the steps in an epoch, if batch, data and devices go together.
+
+  Args:
+    config: what trains.
+    dataset: `train` is what it trains on.
+    mesh: the devices.
+    prefix: of the keys to name, 'teacher.' for a teacher's own.
+
+  Returns:
+    Whole batches in the training set.
+
+  Raises:
+    ValueError: the batch does not fit the data or the devices, the
+      augmentation does not fit the data, or the warm-up not the run.
+  """
+  num_examples = len(dataset.train.labels)
+  if config.batch_size > num_examples:
+    raise ValueError(
+      f'config.{prefix}batch_size={config.batch_size} is larger than the '
+      f'{num_examples} training examples'
+    )
+  sharding.check_divides(config.batch_size, mesh, f'{prefix}batch_size')
+  if config.dataset.augment != 'none' and len(dataset.input_shape) != 3:
+    raise ValueError(
+      f'config.dataset.augment={config.dataset.augment!r} needs images; '
+      f"{dataset.name} has inputs of shape {dataset.input_shape}: use 'none'"
+    )
+  steps_per_epoch = num_examples // config.batch_size
+  optimizer.schedule(config, steps_per_epoch=steps_per_epoch)
+  return steps_per_epoch
+
+
 def prepare(
   config: ConfigDict,
   dataset: data.Dataset,
@@ -117,7 +156,7 @@ def prepare(
     ValueError: the batch does not fit the data or the devices, or the
       augmentation does not fit the data.
   """
-  steps_per_epoch = _steps_per_epoch(config, dataset, mesh)
+  steps_per_epoch = check(config, dataset, mesh)
   network = build(config, dataset)
   update = optimizer.make(config, steps_per_epoch=steps_per_epoch)
   task = step.Task(
@@ -139,10 +178,10 @@ def prepare(
   return Job(
     task=task,
     initial=place(initial),
-    teacher=teacher and place(step.Teacher(teacher.params, teacher.rest)),
+    teacher=teacher and place(Weights(teacher.params, teacher.rest)),
     examples=place(_examples(config, dataset, teacher, mesh)),
     dev=place(step.Batch(*dataset.dev)),
-    key=place(jax.random.key(config.seed)),
+    key=place(jax.random.fold_in(jax.random.key(config.seed), _RUN)),
     predict=predictor(network.graphdef, config, dataset, mesh),
     rate=jax.jit(optimizer.schedule(config, steps_per_epoch=steps_per_epoch)),
     num_steps=config.num_epochs * steps_per_epoch,
@@ -163,25 +202,6 @@ def _examples(
   predict = predictor(teacher.graphdef, config, dataset, mesh)
   logits = predict(teacher.params, teacher.rest, examples.inputs)
   return examples._replace(teacher_logits=logits)
-
-
-def _steps_per_epoch(
-  config: ConfigDict, dataset: data.Dataset, mesh: Mesh
-) -> int:
-  """Whole batches in the training set."""
-  num_examples = len(dataset.train.labels)
-  if config.batch_size > num_examples:
-    raise ValueError(
-      f'config.batch_size={config.batch_size} is larger than the '
-      f'{num_examples} training examples'
-    )
-  sharding.check_divides(config.batch_size, mesh, 'batch_size')
-  if config.dataset.augment != 'none' and len(dataset.input_shape) != 3:
-    raise ValueError(
-      f'config.dataset.augment={config.dataset.augment!r} needs images; '
-      f"{dataset.name} has inputs of shape {dataset.input_shape}: use 'none'"
-    )
-  return num_examples // config.batch_size
 
 
 def _normaliser(dataset: data.Dataset) -> Callable[[jax.Array], jax.Array]:

@@ -12,6 +12,8 @@ from ml_collections import ConfigDict
 
 import kdjax
 from kdjax import data
+from kdjax.train import workdirs
+from kdjax.train.files import read_json, write_json
 from kdjax.train.loop import Fitted, fit, restore
 from kdjax.train.progress import Reporter
 from kdjax.train.state import Network
@@ -37,8 +39,10 @@ _TRAINING = (
   'num_epochs',
   'batch_size',
   'learning_rate',
-  'seed',
 )
+# Where the teachers' seeds begin: a teacher never starts from the weights of
+# a student with the same network.
+_SEEDS = 2**31
 
 
 def config_of(config: ConfigDict) -> ConfigDict:
@@ -48,14 +52,18 @@ def config_of(config: ConfigDict) -> ConfigDict:
     config: a run's configuration.
 
   Returns:
-    A copy whose `student` is the teacher's network and whose method, epochs,
-    batch size, learning rate and seed are the teacher's.
+    A copy whose `student` is the teacher's network, whose method, epochs,
+    batch size and learning rate are the teacher's, and whose data are whole.
+    Its seed is the teacher's, apart from every student's.
   """
   own = config.copy_and_resolve_references()
   with own.unlocked():
     own.student = ConfigDict({key: config.teacher[key] for key in _NETWORK})
   for key in _TRAINING:
     own[key] = config.teacher[key]
+  own.seed = _SEEDS + config.teacher.seed
+  own.dataset.num_labels = 0
+  own.dataset.exclude_classes = ()
   return own
 
 
@@ -107,7 +115,12 @@ def obtain(
     ValueError: the given checkpoint is missing or of another network.
   """
   if config.teacher.checkpoint:
-    return _load(config, dataset, mesh)
+    return restore(
+      check_checkpoint(config),
+      dataset,
+      directory=Path(config.teacher.checkpoint),
+      mesh=mesh,
+    )
   own = config_of(config)
   directory = workdir / 'teacher'
   cached = _cache_dir(config)
@@ -130,7 +143,7 @@ def _train(
   reporter: Reporter,
 ) -> Fitted:
   directory.mkdir(parents=True, exist_ok=True)
-  (directory / 'config.json').write_text(own.to_json(indent=2, sort_keys=True))
+  write_json(directory / 'config.json', json.loads(own.to_json()))
   return fit(
     own,
     dataset,
@@ -142,8 +155,18 @@ def _train(
   )
 
 
-def _load(config: ConfigDict, dataset: data.Dataset, mesh: Mesh) -> Network:
-  """The network in `config.teacher.checkpoint`."""
+def check_checkpoint(config: ConfigDict) -> ConfigDict:
+  """Returns what `config.teacher.checkpoint` was trained by.
+
+  Args:
+    config: a run's configuration.
+
+  Returns:
+    The configuration in the folder.
+
+  Raises:
+    ValueError: it is no trained network, or of another network or other data.
+  """
   directory = Path(config.teacher.checkpoint)
   path = directory / 'config.json'
   given = f'config.teacher.checkpoint={str(directory)!r}'
@@ -152,20 +175,21 @@ def _load(config: ConfigDict, dataset: data.Dataset, mesh: Mesh) -> Network:
       f'{given} is not a trained network: it needs config.json and '
       f'checkpoints/, as in the folder teacher/ of a workdir'
     )
-  own = ConfigDict(json.loads(path.read_text()))
-  asked = {key: config.teacher[key] for key in _NETWORK}
-  for key, value in json.loads(json.dumps(asked)).items():
-    saved = own.student[key]
-    if list(saved) != value if key == 'widths' else saved != value:
-      raise ValueError(
-        f'{given} holds {key}={saved!r}, config.teacher.{key} is {value!r}'
-      )
-  if own.dataset.name != config.dataset.name:
+  saved = read_json(path)
+  asked = json.loads(config_of(config).to_json())
+  if workdirs.differences(saved, {}) != set(asked):
+    raise ValueError(f'{given}: its config.json is not one of a network')
+  parts = {key: saved[key] for key in ('student', 'dataset')}
+  different = workdirs.differences(
+    parts, {key: asked[key] for key in parts}
+  ) - {'dataset.data_dir', 'dataset.augment'}
+  if different:
+    names = sorted(key.replace('student', 'teacher') for key in different)
     raise ValueError(
-      f'{given} was trained on {own.dataset.name!r}, '
-      f'config.dataset.name is {config.dataset.name!r}'
+      f'{given} was trained with other values of config.'
+      f'{", config.".join(names)}: see {path}'
     )
-  return restore(own, dataset, directory=directory, mesh=mesh)
+  return ConfigDict(saved)
 
 
 def _cache_dir(config: ConfigDict) -> Path | None:

@@ -6,6 +6,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from kdjax.train.files import read_json, write_json
+
 # Keys that say where things are, not what they are.
 _PLACES = frozenset({'dataset.data_dir', 'teacher.cache_dir'})
 
@@ -26,8 +28,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
   path = workdir / 'config.json'
   ours = json.loads(config.to_json())
   if path.exists():
-    theirs = json.loads(path.read_text())
-    different = sorted(differences(theirs, ours) - _PLACES)
+    different = sorted(differences(read_json(path), ours) - _PLACES)
     if different:
       raise ValueError(
         f'--workdir={workdir} holds a run of another config, give a new one; '
@@ -35,7 +36,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
       )
     return
   workdir.mkdir(parents=True, exist_ok=True)
-  path.write_text(json.dumps(ours, indent=2) + '\n')
+  write_json(path, ours)
 
 
 def differences(a: Any, b: Any, prefix: str = '') -> set[str]:  # noqa: ANN401

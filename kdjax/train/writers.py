@@ -6,6 +6,8 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
+from kdjax.train.files import write_whole
+
 
 class MetricsWriter:
   """Appends rows to `metrics.jsonl` and to an event file beside it."""
@@ -19,7 +21,7 @@ class MetricsWriter:
     """
     path = directory / 'metrics.jsonl'
     kept = [row for row in read_metrics(path) if row['step'] <= resume_step]
-    path.write_text(''.join(json.dumps(row) + '\n' for row in kept))
+    write_whole(path, ''.join(json.dumps(row) + '\n' for row in kept))
     self._file = path.open('a')
     self._events = SummaryWriter(
       str(directory), purge_step=resume_step + 1, flush_secs=30
@@ -48,7 +50,7 @@ class MetricsWriter:
 
 
 def read_metrics(path: Path) -> list[dict]:
-  """Returns the rows of a `metrics.jsonl`, without a last torn line.
+  """Returns the rows of a `metrics.jsonl`, up to the first damaged line.
 
   Args:
     path: the file, which need not exist.
@@ -58,5 +60,12 @@ def read_metrics(path: Path) -> list[dict]:
   """
   if not path.exists():
     return []
-  lines = path.read_text().splitlines(keepends=True)
-  return [json.loads(line) for line in lines if line.endswith('\n')]
+  rows = []
+  for line in path.read_text().splitlines(keepends=True):
+    if not line.endswith('\n'):
+      break
+    try:
+      rows.append(json.loads(line))
+    except ValueError:
+      break
+  return rows

@@ -1,6 +1,6 @@
+import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from kdjax.train.checkpoint import Checkpoints
 from kdjax.train.state import State
@@ -14,11 +14,6 @@ def _state(step, size=1000):
     opt_state=(None, {'trace': jnp.full((3,), float(step))}),
     ema=None,
   )
-
-
-def _assert_equal(a, b):
-  assert jax.tree.structure(a) == jax.tree.structure(b)
-  jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def _saved(folder):
@@ -50,7 +45,9 @@ def test_another_process_restores_every_bit(tmp_path):
     checkpoints.save(_state(7), step=7, score=0.0)
   with Checkpoints(tmp_path, keep=2) as checkpoints:
     assert checkpoints.latest() == 7
-    _assert_equal(checkpoints.restore(_state(0), step=7), _state(7))
+    chex.assert_trees_all_equal(
+      checkpoints.restore(_state(0), step=7), _state(7)
+    )
 
 
 def test_an_empty_folder_has_no_latest(tmp_path):
@@ -72,4 +69,4 @@ def test_a_save_holds_the_values_of_its_own_step(tmp_path):
     jax.block_until_ready(state)
     checkpoints.wait()
     found = checkpoints.restore(_state(0, size), step=1)
-  _assert_equal(found, _state(1, size))
+  chex.assert_trees_all_equal(found, _state(1, size))

@@ -69,8 +69,8 @@ def test_a_student_never_sees_an_excluded_class(config, tmp_path, silent):
 def test_the_transfer_set_is_thinned_without_the_excluded(config):
   config.dataset.exclude_classes = (3,)
   config.dataset.num_labels = 18
-  dataset = experiment._load(config)
-  split = experiment._transfer_set(config, dataset)
+  dataset = experiment.load(config)
+  split = experiment.transfer_set(config, dataset)
   counts = np.bincount(split.labels, minlength=10)
   assert list(counts) == [2, 2, 2, 0, 2, 2, 2, 2, 2, 2]
 
@@ -78,11 +78,16 @@ def test_the_transfer_set_is_thinned_without_the_excluded(config):
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ({'topk': 11}, r'config\.topk=11 must lie in 1\.\.10'),
+    ({'method': 'kd_topk', 'topk': 11}, r'config\.topk=11 must lie in 1\.\.10'),
     ({'dataset': {'exclude_classes': (10,)}}, 'exclude_classes=10'),
     ({'student': {'name': 'mpl'}}, "'mpl'; did you mean 'mlp'"),
     ({'teacher': {'name': 'resnet21'}}, "'resnet21'"),
     ({'model_devices': 3}, 'model_devices=3'),
+    ({'batch_size': 42}, r'config\.batch_size=42 .* 40 training'),
+    ({'teacher': {'batch_size': 5000}}, r'config\.teacher\.batch_size=5000'),
+    ({'dataset': {'num_labels': 5000}}, '5000'),
+    ({'dataset': {'augment': 'crop'}, 'schedule': {'warmup_steps': 99}}, '99'),
+    ({'teacher': {'checkpoint': '/nowhere'}}, 'is not a trained network'),
   ],
 )
 def test_mistakes_are_found_before_anything_trains(

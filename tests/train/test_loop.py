@@ -1,4 +1,4 @@
-import jax
+import chex
 import numpy as np
 import pytest
 
@@ -18,10 +18,6 @@ def _fit(config, dataset, directory, mesh, reporter, teacher=None):
     mesh=mesh,
     reporter=reporter,
   )
-
-
-def _equal(a, b):
-  jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def _rows(directory):
@@ -67,8 +63,8 @@ def test_the_same_call_goes_on_bit_for_bit(
   with pytest.raises(KeyboardInterrupt):
     _fit(plain, forty, tmp_path / 'cut', mesh, interrupted(stop_at))
   cut = _fit(plain, forty, tmp_path / 'cut', mesh, silent)
-  _equal(cut.last[1:], whole.last[1:])
-  _equal(cut.best[1:], whole.best[1:])
+  chex.assert_trees_all_equal(cut.last[1:], whole.last[1:])
+  chex.assert_trees_all_equal(cut.best[1:], whole.best[1:])
   assert _rows(tmp_path / 'cut') == _rows(tmp_path / 'whole')
 
 
@@ -84,16 +80,16 @@ def test_batch_statistics_and_cropping_resume_too(
     _fit(plain, forty, tmp_path / 'cut', mesh, interrupted(6))
   cut = _fit(plain, forty, tmp_path / 'cut', mesh, silent)
   assert silent.phases[-1] == ('student', 4, 8)
-  _equal(cut.last[1:], whole.last[1:])
+  chex.assert_trees_all_equal(cut.last[1:], whole.last[1:])
 
 
 def test_a_finished_training_is_only_read(plain, forty, tmp_path, mesh, silent):
   first = _fit(plain, forty, tmp_path, mesh, silent)
   second = _fit(plain, forty, tmp_path, mesh, silent)
   assert silent.phases == [('student', 0, 16)]
-  _equal(second.last[1:], first.last[1:])
+  chex.assert_trees_all_equal(second.last[1:], first.last[1:])
   again = restore(plain, forty, directory=tmp_path, mesh=mesh)
-  _equal(again[1:], first.last[1:])
+  chex.assert_trees_all_equal(again[1:], first.last[1:])
 
 
 def test_the_best_is_the_best_on_dev(plain, forty, tmp_path, mesh, silent):

@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from kdjax import methods, models
 from kdjax.config import default
 from kdjax.train import sharding, step
-from kdjax.train.state import create
+from kdjax.train.state import Weights, create
 
 SHAPE = (8, 8, 3)
 NUM_CLASSES = 5
@@ -41,7 +42,7 @@ def _task(name='mlp', *, batch_size=4, num_examples=12, place=None, **changes):
     place=place or (lambda batch: batch),
   )
   state = create(params, rest, optimizer, ema_decay=settings.ema_decay)
-  return task, state, step.Teacher(*teacher)
+  return task, state, Weights(*teacher)
 
 
 def _data(num_examples=12):
@@ -53,13 +54,7 @@ def _data(num_examples=12):
 
 
 def _close(a, b, rtol=1e-5, atol=1e-6):
-  jax.tree.map(
-    lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), a, b
-  )
-
-
-def _equal(a, b):
-  jax.tree.map(np.testing.assert_array_equal, a, b)
+  chex.assert_trees_all_close(a, b, rtol=rtol, atol=atol)
 
 
 def _run(task, state, teacher, data, stop, key=None):
@@ -137,7 +132,7 @@ def test_a_loop_is_its_steps_bit_for_bit_wherever_it_is_cut():
   part, _ = _run(task, state, teacher, data, 2)
   part, _ = _run(task, part, teacher, data, 3)
   part, _ = _run(task, part, teacher, data, 7)
-  _equal(part, whole[0])
+  chex.assert_trees_all_equal(part, whole[0])
 
 
 def test_an_order_is_carried_through_an_epoch_and_no_further():
@@ -151,7 +146,7 @@ def test_an_order_is_carried_through_an_epoch_and_no_further():
     state, order, sums = run(state, *args)
     epochs.append(int(order.epoch))
   assert epochs == [0, 0, 1, 2]
-  _equal(state, whole)
+  chex.assert_trees_all_equal(state, whole)
 
 
 def test_every_example_comes_once_an_epoch_in_another_order_each_time():
@@ -182,21 +177,35 @@ def test_the_seed_decides_everything():
   task, state, teacher = _task()
   data = _data()
   one = _run(task, state, teacher, data, 5, jax.random.key(1))
-  _equal(_run(task, state, teacher, data, 5, jax.random.key(1)), one)
+  chex.assert_trees_all_equal(
+    _run(task, state, teacher, data, 5, jax.random.key(1)), one
+  )
   other, _ = _run(task, state, teacher, data, 5, jax.random.key(2))
   assert not np.array_equal(
     other.params['head']['kernel'], one[0].params['head']['kernel']
   )
 
 
-def test_the_average_of_the_weights_follows_them():
-  task, state, teacher = _task(ema_decay=0.75)
-  found, _ = step.train_step(task, state, teacher, _data(4), jax.random.key(0))
-  expected = jax.tree.map(
-    lambda old, new: 0.75 * old + 0.25 * new, state.params, found.params
-  )
-  _close(found.ema, expected)
-  assert found.evaluated_params is found.ema
+def test_the_average_follows_parameters_and_batch_statistics():
+  task, state, teacher = _task('resnet8', ema_decay=0.25)
+  for _ in range(4):
+    before = state
+    state, _ = step.train_step(
+      task, state, teacher, _data(4), jax.random.key(0)
+    )
+    decay = min(0.25, (1 + int(before.step)) / (10 + int(before.step)))
+    expected = jax.tree.map(
+      lambda a, b, d=decay: d * a + (1 - d) * b,
+      before.ema,
+      Weights(state.params, state.rest),
+    )
+    _close(state.ema, expected)
+  assert state.evaluated is state.ema
+
+
+def test_without_an_average_the_weights_are_evaluated():
+  _, state, _ = _task()
+  assert state.evaluated == Weights(state.params, state.rest)
 
 
 def test_the_sums_add_up_over_the_steps():

@@ -1,7 +1,6 @@
 import json
 
-import jax
-import numpy as np
+import chex
 import pytest
 
 from kdjax.train import teacher
@@ -11,10 +10,6 @@ def _obtain(config, dataset, workdir, mesh, reporter):
   return teacher.obtain(
     config, dataset, workdir=workdir, mesh=mesh, reporter=reporter
   )
-
-
-def _equal(a, b):
-  jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def _print_of(config, dataset):
@@ -31,7 +26,7 @@ def test_it_is_trained_once_and_found_by_other_runs(
   assert len(silent.phases) == 1
   assert 'from the cache' in silent.said[0]
   assert (tmp_path / 'b' / 'teacher' / 'config.json').exists()
-  _equal(first[1:], second[1:])
+  chex.assert_trees_all_equal(first[1:], second[1:])
 
 
 def test_without_a_cache_it_stays_in_the_workdir(
@@ -86,7 +81,7 @@ def test_a_given_checkpoint_is_taken(config, digits, tmp_path, mesh, silent):
   trained = _obtain(config, digits, tmp_path / 'a', mesh, silent)
   config.teacher.checkpoint = str(tmp_path / 'a' / 'teacher')
   loaded = _obtain(config, digits, tmp_path / 'b', mesh, silent)
-  _equal(trained[1:], loaded[1:])
+  chex.assert_trees_all_equal(trained[1:], loaded[1:])
   assert len(silent.phases) == 1
 
 
@@ -99,9 +94,10 @@ def test_a_checkpoint_that_is_not_there(config, digits, tmp_path, mesh, silent):
 @pytest.mark.parametrize(
   ('key', 'value', 'message'),
   [
-    ('student', {'widths': [99]}, r'widths=\[99\]'),
-    ('student', {'name': 'resnet8'}, 'resnet8'),
-    ('dataset', {'name': 'mnist'}, "trained on 'mnist'"),
+    ('student', {'widths': [99]}, r'config\.teacher\.widths'),
+    ('student', {'name': 'resnet8'}, r'config\.teacher\.name'),
+    ('dataset', {'name': 'mnist'}, r'config\.dataset\.name'),
+    ('dataset', {'dev_fraction': 0.2}, r'config\.dataset\.dev_fraction'),
   ],
 )
 def test_a_checkpoint_of_something_else(
@@ -115,3 +111,32 @@ def test_a_checkpoint_of_something_else(
   config.teacher.checkpoint = str(folder)
   with pytest.raises(ValueError, match=message):
     _obtain(config, digits, tmp_path, mesh, silent)
+
+
+@pytest.mark.parametrize('content', ['{}', '{"stu', '[]', 'null'])
+def test_a_checkpoint_with_a_damaged_config(
+  content, config, digits, tmp_path, mesh, silent
+):
+  (tmp_path / 'checkpoints').mkdir()
+  (tmp_path / 'config.json').write_text(content)
+  config.teacher.checkpoint = str(tmp_path)
+  with pytest.raises(ValueError, match=r'config\.json'):
+    _obtain(config, digits, tmp_path, mesh, silent)
+
+
+def test_a_half_trained_checkpoint_is_refused(
+  config, digits, tmp_path, mesh, interrupted, silent
+):
+  config.teacher.num_epochs = 4
+  with pytest.raises(KeyboardInterrupt):
+    _obtain(config, digits, tmp_path, mesh, interrupted(40))
+  config.teacher.checkpoint = str(tmp_path / 'teacher')
+  with pytest.raises(ValueError, match='stopped at step 36 of 72'):
+    _obtain(config, digits, tmp_path, mesh, silent)
+
+
+def test_the_teacher_sees_all_and_never_starts_as_a_student(config):
+  own = teacher.config_of(config)
+  assert own.dataset.num_labels == 0
+  config.teacher.update(config.student.to_dict())
+  assert teacher.config_of(config).seed not in range(2**31)

@@ -32,8 +32,10 @@ def test_going_on_drops_the_rows_that_will_come_again(tmp_path):
   assert read_metrics(tmp_path / 'metrics.jsonl')[-1]['loss'] == 2.0
 
 
-@pytest.mark.parametrize('torn', ['{"step": 4, "lo', '{"step": 4}'])
-def test_a_last_line_without_its_end_is_dropped(tmp_path, torn):
+@pytest.mark.parametrize(
+  'torn', ['{"step": 4, "lo', '{"step": 4}', '\0\0\n{"step": 4}\n']
+)
+def test_rows_end_at_the_first_damage(tmp_path, torn):
   (tmp_path / 'metrics.jsonl').write_text('{"step": 2}\n' + torn)
   assert _steps(tmp_path) == [2]
 
