@@ -6,7 +6,6 @@ import functools
 import os
 import platform
 import re
-import runpy
 import statistics
 import time
 from pathlib import Path
@@ -15,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdjax import cli
 from kdjax import config as configuration
-from kdjax import data
-from kdjax.train import sharding, step, task, teacher
+from kdjax.train import experiment, sharding, step, task, teacher
 
 _EXPERIMENTS = Path(__file__).parents[1] / 'experiments'
 
@@ -36,17 +35,11 @@ def parser(doc, *, default):
 
 def load(path):
   """Returns the configuration of an experiment file and its data set."""
-  if not path.is_file():
-    raise ValueError(f'no experiment file {path}')
-  config = runpy.run_path(str(path))['get_config']()
+  config = cli.load_config(path)
   configuration.validate(config)
-  c = config.dataset
-  dataset = data.load(c.name, data_dir=c.data_dir, dev_fraction=c.dev_fraction)
-  if c.num_labels:
-    counts = {'num_labels': c.num_labels, 'num_classes': dataset.num_classes}
-    few = data.thin(dataset.train, **counts, seed=config.seed)
-    dataset = dataclasses.replace(dataset, train=few)
-  return config, dataset
+  dataset = experiment.load(config)
+  seen = experiment.transfer_set(config, dataset)
+  return config, dataclasses.replace(dataset, train=seen)
 
 
 def untrained_teacher(config, dataset):

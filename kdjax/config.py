@@ -107,7 +107,7 @@ def default() -> ConfigDict:
       # --- running
       'eval_every_epochs': 10,  # evaluate on dev, save a checkpoint
       'eval_batch_size': 500,
-      'log_every_steps': 100,  # a row of metrics is a mean over so many
+      'log_every_steps': 500,  # a row of metrics is a mean over so many
       'keep_checkpoints': 2,  # the last so many; the best on dev is kept too
       'model_devices': 1,  # on the mesh's 'model' axis; they hold copies
     }
