@@ -43,8 +43,10 @@ class MetricsWriter:
     """
     row = {'step': step}
     for name, value in metrics.items():
-      self._events.add_scalar(name, value, step)
-      row[name] = value if math.isfinite(value) else None
+      finite = math.isfinite(value)
+      row[name] = value if finite else None
+      if finite:
+        self._events.add_scalar(name, value, step)
     self._file.write(json.dumps(row) + '\n')
     self._file.flush()
 
