@@ -3,7 +3,11 @@
   python -m kdjax.main --config=experiments/digits_kd.py
 
 The teacher learns from all 1,167 training images, the student from 100 of
-them. Hardware, time and result: see below.
+them. 14 s on 2 CPU cores, teacher included. Test accuracy after the last step,
+mean ± standard deviation over seeds 0 to 4, by
+`python benchmarks/seeds.py --config=experiments/digits_kd.py`:
+KD 94.68 ± 1.19 %, cross-entropy 88.72 ± 1.79 %, paired gain 5.96 ± 0.99 points;
+teacher 98.2 %.
 """
 
 from ml_collections import ConfigDict

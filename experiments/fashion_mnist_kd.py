@@ -2,7 +2,10 @@
 
   python -m kdjax.main --config=experiments/fashion_mnist_kd.py
 
-Data: `python -m kdjax.prepare --dataset=fashion_mnist` first. @FULL@
+Data: `python -m kdjax.prepare --dataset=fashion_mnist` first. 40 s on 2 CPU
+cores, of which 33 train the teacher, once. Test accuracy after the last step,
+mean ± standard deviation over seeds 0 to 2, as in the README's table:
+KD 88.09 ± 0.03 %, cross-entropy 88.02 ± 0.20 %, teacher 89.76 %.
 """
 
 from ml_collections import ConfigDict
@@ -23,8 +26,8 @@ def get_config() -> ConfigDict:
   config.student.name = 'mlp'
   config.student.widths = (32,)
   config.schedule.name = 'cosine'
-  config.weight = 0.6
-  config.temperature = 2.0
+  config.weight = 0.3
+  config.temperature = 1.0
   config.topk = 3
   config.num_epochs = 20
   config.batch_size = 128

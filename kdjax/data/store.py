@@ -244,12 +244,12 @@ def read(where: Place) -> Arrays | None:
     ValueError: the data were prepared in a format without random access.
     OSError: the records are damaged.
   """
+  if not is_prepared(where):
+    return None
   cache = where.folder / _CACHE
   arrays = _read_cache(cache)
   if arrays is not None:
     return arrays
-  if not is_prepared(where):
-    return None
   try:
     with _quiet():
       arrays = read_records(where.builder())
