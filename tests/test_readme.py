@@ -24,7 +24,7 @@ SHORTER = {
     '--quick',
     '--config.num_epochs=1',
     '--config.dataset.name=digits',
-  ]
+  ],
 }
 
 
