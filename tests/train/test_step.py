@@ -173,6 +173,27 @@ def test_every_example_comes_once_an_epoch_in_another_order_each_time():
   assert list(first) != list(second)
 
 
+def test_every_step_draws_anew():
+  """The same batch at another step is cropped and dropped otherwise."""
+  task, state, teacher = _task()
+  keys = []
+
+  def augment(key, inputs):
+    keys.append(tuple(jax.random.key_data(key).tolist()))
+    return inputs
+
+  task = dataclasses.replace(task, augment=augment)
+  batch, key = _data(4), jax.random.key(0)
+  frozen = dataclasses.replace(task, optimizer=optax.set_to_zero())
+  state = dataclasses.replace(state, opt_state=optax.EmptyState())
+  losses = []
+  for _ in range(3):
+    state, metrics = step.train_step(frozen, state, teacher, batch, key)
+    losses.append(float(metrics['loss']))
+  assert len(set(keys)) == 3
+  assert len(set(losses)) == 3  # by dropout alone: the weights stand still
+
+
 def test_the_seed_decides_everything():
   task, state, teacher = _task()
   data = _data()
