@@ -88,6 +88,32 @@ def test_missing_files_and_a_corrupted_one(tmp_path):
   assert not list(tmp_path.rglob('*.array_record*'))
 
 
+def test_imagenet_names_the_archive_that_is_wrong(tmp_path):
+  files = tmp_path / 'files'
+  files.mkdir()
+  arguments = (
+    '--dataset=imagenet2012',
+    f'--data_dir={tmp_path}',
+    f'--manual_dir={files}',
+  )
+  assert 'lacks ILSVRC2012_img_train.tar' in mistake(run(*arguments))
+  for name in ('train', 'val'):
+    (files / f'ILSVRC2012_img_{name}.tar').write_bytes(bytes(10240))
+  line = mistake(run(*arguments))
+  assert 'ILSVRC2012_img_train.tar is not the published file' in line
+
+
+def test_damage_to_what_is_prepared_is_found(tmp_path):
+  arguments = ('--dataset=digits', f'--data_dir={tmp_path}')
+  assert run(*arguments).returncode == 0
+  (path,) = tmp_path.rglob('*test.array_record*')
+  content = bytearray(path.read_bytes())
+  content[-100] ^= 1
+  path.write_bytes(content)
+  line = mistake(run(*arguments))
+  assert f'{path} is not what was prepared' in line
+
+
 def test_main_passes_its_flags_on(monkeypatch, capsys):
   given = {}
 

@@ -1,11 +1,11 @@
-"""What happens to a batch inside the jitted step: normalise, crop, flip."""
+"""What happens to a batch in the jitted step: normalise, crop, flip, mix."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Key, UInt8
 
 from kdjax import checks
-from kdjax.checks import Array
+from kdjax.checks import Array, Scalar
 
 
 @checks.typed
@@ -85,8 +85,71 @@ def pad_crop_flip(
     shift_key, flip_key = jax.random.split(jax.random.fold_in(key, position))
     y, x = jax.random.randint(shift_key, (2,), 0, 2 * padding + 1)
     image = jax.lax.dynamic_slice(jnp.pad(image, around), (y, x, 0), shape)
-    if not flip:
-      return image
-    return jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
+    return _mirror(flip_key, image) if flip else image
 
   return jax.vmap(one)(jnp.arange(inputs.shape[0]), jnp.asarray(inputs))
+
+
+def _mirror(key: jax.Array, image: jax.Array) -> jax.Array:
+  """Mirrors an image left to right with probability 1/2."""
+  return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
+
+
+@checks.typed
+def flip(
+  key: Key[Array, ''],
+  inputs: UInt8[Array, 'B H W C'] | Float[Array, 'B H W C'],
+) -> UInt8[jax.Array, 'B H W C'] | Float[jax.Array, 'B H W C']:
+  """Mirrors half of the images, as `pad_crop_flip` does, without a shift.
+
+  Args:
+    key: where the randomness comes from. That of an example is of the key and
+      of its position alone: it does not depend on the size of the batch.
+    inputs: images of uint8 or floats.
+
+  Returns:
+    Images of the same shape and type.
+
+  Raises:
+    TypeError: `inputs` are not a batch of images.
+  """
+
+  def one(position: jax.Array, image: jax.Array) -> jax.Array:
+    _, flip_key = jax.random.split(jax.random.fold_in(key, position))
+    return _mirror(flip_key, image)
+
+  return jax.vmap(one)(jnp.arange(inputs.shape[0]), jnp.asarray(inputs))
+
+
+@checks.typed
+def mixup(
+  key: Key[Array, ''], inputs: Float[Array, 'B *D'], *, alpha: Scalar
+) -> tuple[Float[jax.Array, 'B *D'], Float[jax.Array, ' B']]:
+  """Mixes each example with its neighbour, the first with the last of all.
+
+  `x̃_i = λ_i x_i + (1 − λ_i) x_{i−1}` with `λ_i ~ Beta(α, α)`. The loss is to be
+  mixed in the same shares, `λ · loss(labels) + (1 − λ) · loss(partners)`, where
+  the partners' labels are `jnp.roll(labels, 1)`.
+
+  Args:
+    key: where the randomness comes from. A share is of the key and of the
+      position of the example alone.
+    inputs: normalised inputs [B, ...].
+    alpha: α, positive; the smaller, the nearer are shares to 0 or 1.
+
+  Returns:
+    The mixed inputs [B, ...], and the share λ of each example itself [B].
+
+  Raises:
+    ValueError: `alpha` is not positive.
+    TypeError: `inputs` are not floats.
+
+  Reference: Zhang et al. 2018, https://arxiv.org/abs/1710.09412, section 2.
+  """
+  checks.check_positive('alpha', alpha)
+  positions = jnp.arange(inputs.shape[0])
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
+  draw = lambda key: jax.random.beta(key, alpha, alpha, dtype=inputs.dtype)
+  shares = jax.vmap(draw)(keys)
+  own = shares.reshape(-1, *[1] * (inputs.ndim - 1))
+  return own * inputs + (1 - own) * jnp.roll(inputs, 1, axis=0), shares

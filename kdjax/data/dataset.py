@@ -9,17 +9,19 @@ from typing import NamedTuple
 import numpy as np
 
 from kdjax import checks
+from kdjax.data.images import Images
 
 
 class Split(NamedTuple):
   """Examples on the host.
 
   Attributes:
-    inputs: images [N, H, W, C] of uint8, or vectors [N, D] of float32.
+    inputs: images [N, H, W, C] of uint8, or vectors [N, D] of float32, or
+      encoded images of a data set that is streamed.
     labels: classes [N] of int32.
   """
 
-  inputs: np.ndarray
+  inputs: np.ndarray | Images
   labels: np.ndarray
 
 
@@ -65,7 +67,10 @@ class Dataset:
     arrays |= {'mean': np.asarray(self.mean), 'std': np.asarray(self.std)}
     for name, array in arrays.items():
       digest.update(f'{name} {array.dtype.str} {array.shape} '.encode())
-      digest.update(np.ascontiguousarray(array))
+      is_encoded = isinstance(array, Images)
+      digest.update(
+        array.content() if is_encoded else np.ascontiguousarray(array)
+      )
     return digest.hexdigest()
 
   def fingerprint(self) -> str:
@@ -73,7 +78,8 @@ class Dataset:
 
     Returns:
       The sha256, in hexadecimal, over names, types, shapes and bytes of the
-      arrays of all splits and of `mean` and `std`. Computed once.
+      arrays of all splits and of `mean` and `std`. Encoded images stand in by
+      the sha256s of their files and their positions there. Computed once.
     """
     return self._digest
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from kdjax.data import dataset, store, table
 
 
@@ -27,7 +29,9 @@ def prepare(
   manual_dir: str = '',
   options: Mapping[str, Any] | None = None,
 ) -> Prepared:
-  """Writes the records of a data set, unless they are there, and reads them.
+  """Writes the records of a data set, or verifies those that are there.
+
+  All are then read, so that the next time is faster.
 
   Args:
     name: of the data set.
@@ -41,11 +45,13 @@ def prepare(
 
   Raises:
     ValueError: an unknown name, option or file content.
-    OSError: a file or the network is missing.
+    OSError: a file or the network is missing, or prepared data are damaged.
   """
   where = store.place(name, data_dir=data_dir, options=options)
   was_prepared = store.is_prepared(where)
-  if not was_prepared:
+  if was_prepared:
+    store.verify(where)
+  else:
     store.write_records(where, manual_dir=manual_dir)
   arrays = store.read(where)
   return Prepared(
@@ -65,7 +71,7 @@ def load(
   dev_fraction: float = 0.1,
   options: Mapping[str, Any] | None = None,
 ) -> dataset.Dataset:
-  """Loads a data set into host memory.
+  """Loads a data set into host memory; a streamed one keeps images on disk.
 
   `digits` and `synthetic_classes` are prepared on their first use; the others
   have to be prepared by `python -m kdjax.prepare`. The dev examples are held
@@ -82,8 +88,10 @@ def load(
     The data set.
 
   Raises:
-    ValueError: an unknown name or option, or `dev_fraction` outside (0, 1).
+    ValueError: an unknown name or option, `dev_fraction` outside (0, 1), or a
+      label that is no class.
     FileNotFoundError: the data are not prepared; it says which command does.
+    OSError: the data are damaged; it says which file.
   """
   where = store.place(name, data_dir=data_dir, options=options)
   dataset.check_dev_fraction(dev_fraction)
@@ -93,13 +101,13 @@ def load(
     store.write_records(where)
     arrays = store.read(where)
   if arrays is None:
-    command = f'python -m kdjax.prepare --dataset={name}'
-    if data_dir:
-      command += f' --data_dir={data_dir}'
     raise FileNotFoundError(
       f'data set {name!r} is not prepared in {where.root}; to do so, run:'
-      f' {command} (with --manual_dir=FOLDER if there is no network)'
+      f' {store.command(where)} (with --manual_dir=FOLDER if there is no'
+      ' network)'
     )
+  _check_labels('train', arrays.train_labels, len(arrays.class_names))
+  _check_labels('test', arrays.test_labels, len(arrays.class_names))
   everything = dataset.Split(arrays.train_inputs, arrays.train_labels)
   train, dev = dataset.hold_out(everything, fraction=dev_fraction)
   groups = where.options.groups() if where.options else arrays.groups
@@ -114,3 +122,13 @@ def load(
     class_names=tuple(str(name) for name in arrays.class_names),
     groups=tuple(int(group) for group in groups) or None,
   )
+
+
+def _check_labels(split: str, labels: np.ndarray, num_classes: int) -> None:
+  wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+  if wrong.size:
+    position = int(wrong[0])
+    raise ValueError(
+      f'example {position} of the {split} split has the label'
+      f' {labels[position]}; labels must lie in 0..{num_classes - 1}'
+    )

@@ -1,42 +1,19 @@
-"""Prepared data on disk: TFDS records, and a cache of their arrays."""
+"""Prepared data on disk: where they are, and that they are what they were."""
 
 import contextlib
 import dataclasses
 import io
 import os
 import pathlib
-import zipfile
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
-
-import numpy as np
-from PIL import Image
+from typing import Any
 
 from kdjax import checks
-from kdjax.data import synthetic, table
+from kdjax.data import manifest, synthetic, table
+from kdjax.data.arrays import Arrays, read_cache, read_records, write_cache
+from kdjax.data.shards import Shards
 
 _CACHE = 'kdjax_arrays.npz'
-_SPLITS = ('train', 'test')
-
-
-class Arrays(NamedTuple):
-  """All examples of a prepared data set.
-
-  Attributes:
-    train_inputs: [N, ...].
-    train_labels: [N] of int32.
-    test_inputs: [M, ...].
-    test_labels: [M] of int32.
-    class_names: [K] of text.
-    groups: super-class of each class [K], of int32; empty if unknown.
-  """
-
-  train_inputs: np.ndarray
-  train_labels: np.ndarray
-  test_inputs: np.ndarray
-  test_labels: np.ndarray
-  class_names: np.ndarray
-  groups: np.ndarray
 
 
 def data_dir_or_default(data_dir: str) -> str:
@@ -124,6 +101,14 @@ def is_prepared(where: Place) -> bool:
   return (where.folder / 'dataset_info.json').is_file()
 
 
+def command(where: Place) -> str:
+  """The command line that prepares the data, or checks what is prepared."""
+  found = f'python -m kdjax.prepare --dataset={where.name}'
+  if where.root != pathlib.Path(data_dir_or_default('')):
+    found += f' --data_dir={where.root}'
+  return found
+
+
 def write_records(where: Place, *, manual_dir: str = '') -> None:
   """Prepares a data set as array_record, without TensorFlow.
 
@@ -156,79 +141,7 @@ def write_records(where: Place, *, manual_dir: str = '') -> None:
       # Another process may have been faster.
       if not is_prepared(where):
         raise
-
-
-def _decode(image: bytes) -> np.ndarray:
-  pixels = np.asarray(Image.open(io.BytesIO(image)))
-  return pixels[..., None] if pixels.ndim == 2 else pixels
-
-
-def read_records(builder: Any) -> Arrays:  # noqa: ANN401
-  """Reads every record of a prepared data set into arrays.
-
-  Args:
-    builder: of a prepared data set.
-
-  Returns:
-    The arrays, in the order of the records.
-  """
-  import tensorflow_datasets as tfds
-
-  skip = tfds.decode.SkipDecoding()
-  features = builder.info.features
-  is_image = 'image' in features
-  arrays, groups = {}, {}
-  for split in _SPLITS:
-    source = builder.as_data_source(
-      split, decoders={'image': skip} if is_image else None
-    )
-    examples = source.__getitems__(range(len(source)))
-    arrays[f'{split}_inputs'] = np.stack(
-      [_decode(e['image']) if is_image else e['input'] for e in examples]
-    )
-    labels = [e['label'] for e in examples]
-    arrays[f'{split}_labels'] = np.asarray(labels, np.int32)
-    groups |= {
-      e['label']: e['coarse_label'] for e in examples if 'coarse_label' in e
-    }
-  names = features['label'].names
-  known = [groups[k] for k in range(len(names))] if groups else []
-  return Arrays(
-    **arrays,
-    class_names=np.asarray(names),
-    groups=np.asarray(known, np.int32),
-  )
-
-
-def _read_cache(path: pathlib.Path) -> Arrays | None:
-  """The cached arrays, or None if there are none that can be trusted."""
-  try:
-    with open(path, 'rb') as file:
-      # NumPy stops where a header says so, short of zipfile's own check.
-      if zipfile.ZipFile(file).testzip() is not None:
-        return None
-      file.seek(0)
-      cache = np.load(file, allow_pickle=False)
-      arrays = Arrays(*(cache[field] for field in Arrays._fields))
-  except Exception:  # Whatever ails a cache, the records are still there.
-    return None
-  whole = all(
-    len(inputs) == len(labels) > 0 and inputs.dtype in (np.uint8, np.float32)
-    for inputs, labels in (arrays[:2], arrays[2:4])
-  )
-  return arrays if whole else None
-
-
-def _write_cache(path: pathlib.Path, arrays: Arrays) -> None:
-  """Writes the cache whole or not at all; a folder may be read-only."""
-  partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
-  try:
-    with open(partial, 'wb') as file:
-      np.savez(file, **arrays._asdict())
-    partial.replace(path)
-  except OSError:
-    with contextlib.suppress(OSError):
-      partial.unlink()
+  manifest.write(where.folder)
 
 
 def read(where: Place) -> Arrays | None:
@@ -242,26 +155,72 @@ def read(where: Place) -> Arrays | None:
 
   Raises:
     ValueError: the data were prepared in a format without random access.
-    OSError: the records are damaged.
+    OSError: the files or the records are damaged, or those of a streamed data
+      set have never been listed.
   """
   if not is_prepared(where):
     return None
-  cache = where.folder / _CACHE
-  arrays = _read_cache(cache)
+  source = table.find(where.name)
+  if source.streamed:
+    _check_listed(where)
+  arrays = read_cache(
+    where.folder / _CACHE, _records(where), streamed=source.streamed
+  )
   if arrays is not None:
     return arrays
+  # Records that are streamed check themselves when they are read.
+  manifest.check(where.folder, records=not source.streamed)
+  arrays = _read_all(where)
+  write_cache(where.folder / _CACHE, arrays)
+  return arrays
+
+
+def verify(where: Place) -> None:
+  """Reads every file of prepared data again, and compares.
+
+  Data of an older version, which listed no files, are listed now if all their
+  records can be read.
+
+  Args:
+    where: the prepared data.
+
+  Raises:
+    ValueError: the data were prepared in a format without random access.
+    OSError: a file is missing or not what was prepared; it is named.
+  """
+  if manifest.read(where.folder) is None:
+    _read_all(where)
+    manifest.write(where.folder)
+  else:
+    manifest.check(where.folder, records=True)
+
+
+def _records(where: Place) -> dict[str, Shards]:
+  """Those to train and to test on, not opened yet."""
+  train, test = table.find(where.name).splits
+  return {
+    'train': Shards(where.folder, train),
+    'test': Shards(where.folder, test),
+  }
+
+
+def _read_all(where: Place) -> Arrays:
+  streamed = table.find(where.name).streamed
   try:
     with _quiet():
-      arrays = read_records(where.builder())
+      return read_records(_records(where), streamed=streamed)
   except NotImplementedError as error:
     raise ValueError(
       f'{where.folder} was prepared in a format without random access, not by'
       ' kdjax: use another data_dir'
     ) from error
-  except RuntimeError as error:
-    raise OSError(
-      f'the records in {where.folder} are damaged; delete that folder and'
-      f' prepare again ({error})'
-    ) from error
-  _write_cache(cache, arrays)
-  return arrays
+
+
+def _check_listed(where: Place) -> None:
+  """Hashing a streamed data set takes too long, but not the rest."""
+  if manifest.read(where.folder) is None:
+    raise FileNotFoundError(
+      f'the files in {where.folder} are not listed yet; to do so, run:'
+      f' {command(where)}'
+    )
+  manifest.check(where.folder, records=False)

@@ -19,6 +19,8 @@ class Source:
     std: ditto.
     options: what its options are, or None if it takes none.
     bundled: made from what is installed, so it needs no files and no network.
+    streamed: too large for memory: images stay encoded until they are needed.
+    splits: what TFDS calls the examples to train and to test on.
   """
 
   builder: str
@@ -27,6 +29,8 @@ class Source:
   std: tuple[float, ...]
   options: type[synthetic.Options] | None = None
   bundled: bool = False
+  streamed: bool = False
+  splits: tuple[str, str] = ('train', 'test')
 
 
 # A row per data set. Adding one: a builder, a row, a test. The numbers of
@@ -53,6 +57,15 @@ DATASETS: dict[str, Source] = {
   ),
   'fashion_mnist': Source(
     builder='mnist:FashionMnist', version='3.0.1', mean=(0.2860,), std=(0.3530,)
+  ),
+  'imagenet2012': Source(
+    builder='imagenet:Imagenet2012',
+    version='5.1.0',
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    streamed=True,
+    # The labels of its official test examples were never published.
+    splits=('train', 'validation'),
   ),
   'mnist': Source(
     builder='mnist:Mnist', version='3.0.1', mean=(0.1307,), std=(0.3081,)

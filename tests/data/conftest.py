@@ -1,8 +1,11 @@
 import tempfile
 
+import photos
+import published
 import pytest
 
 from kdjax import data
+from kdjax.data.builders import imagenet
 
 
 @pytest.fixture(scope='session')
@@ -10,6 +13,19 @@ def root(tmp_path_factory):
   """A data_dir in which digits are prepared."""
   folder = tmp_path_factory.mktemp('prepared')
   data.load('digits', data_dir=str(folder))
+  return folder
+
+
+@pytest.fixture(scope='session')
+def imagenet_root(tmp_path_factory):
+  """A data_dir in which six classes of made-up ImageNet are prepared."""
+  folder = tmp_path_factory.mktemp('imagenet')
+  with pytest.MonkeyPatch.context() as patch:
+    archives = published.Archives(
+      folder / 'files', imagenet.Imagenet2012, patch
+    )
+    photos.write_imagenet(archives)
+    archives.prepare(folder)
   return folder
 
 

@@ -8,6 +8,8 @@ from kdjax.data import augment
 
 # Compiled once per shape: eager operations compile one by one.
 augmented = jax.jit(augment.pad_crop_flip, static_argnames=('padding', 'flip'))
+flipped = jax.jit(augment.flip)
+mixed = jax.jit(augment.mixup, static_argnames='alpha')
 
 
 @pytest.fixture
@@ -102,6 +104,88 @@ def test_pad_crop_flip_rejects_what_is_no_batch_of_images(wrong):
 def test_pad_crop_flip_rejects_negative_padding(images):
   with pytest.raises(ValueError, match='padding=-1'):
     augment.pad_crop_flip(jax.random.key(0), images, padding=-1)
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.float32])
+def test_flip_is_that_of_pad_crop_flip(images, dtype):
+  key = jax.random.key(3)
+  images = images.astype(dtype)
+  result = flipped(key, images)
+  assert result.dtype == dtype
+  np.testing.assert_array_equal(
+    result, reference(key, images, padding=0, flip=True)
+  )
+  is_mirrored = (np.asarray(result) != images).any(axis=(1, 2, 3))
+  assert 16 < is_mirrored.sum() < 48
+  np.testing.assert_array_equal(augment.flip(key, images[:7]), result[:7])
+
+
+@pytest.mark.parametrize(
+  'wrong', [np.zeros((4, 8), np.uint8), np.zeros((4, 8, 8, 1), np.int32)]
+)
+def test_flip_rejects_what_is_no_batch_of_images(wrong):
+  with pytest.raises(TypeError, match='inputs'):
+    augment.flip(jax.random.key(0), wrong)
+
+
+@pytest.mark.parametrize('shape', [(8,), (8, 3), (8, 4, 5, 3)])
+def test_mixup_matches_float64(shape):
+  inputs = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+  result, shares = mixed(jax.random.key(1), inputs, alpha=0.7)
+  assert (result.dtype, shares.dtype) == (np.float32, np.float32)
+  assert shares.shape == (8,)
+  for i in range(8):
+    own = float(shares[i])
+    expected = own * inputs[i].astype(np.float64) + (1 - own) * inputs[i - 1]
+    np.testing.assert_allclose(result[i], expected, rtol=1e-5, atol=1e-6)
+  # The partners of inputs are those of labels that are rolled by one.
+  labels = jnp.arange(8.0)
+  partners = jnp.roll(labels, 1)
+  np.testing.assert_allclose(
+    mixed(jax.random.key(1), labels, alpha=0.7)[0],
+    shares * labels + (1 - shares) * partners,
+    rtol=1e-5,
+  )
+
+
+@pytest.mark.parametrize('alpha', [0.2, 1.0, 4.0])
+def test_the_shares_of_mixup_have_the_moments_of_beta(alpha):
+  _, shares = mixed(jax.random.key(0), np.zeros(4000, np.float32), alpha=alpha)
+  assert 0 <= shares.min() <= shares.max() <= 1
+  assert float(shares.mean()) == pytest.approx(0.5, abs=0.03)
+  variance = 1 / (4 * (2 * alpha + 1))
+  assert float(shares.var()) == pytest.approx(variance, rel=0.1)
+
+
+def test_the_shares_of_mixup_are_of_key_and_position():
+  inputs = np.zeros((64, 2), np.float32)
+  _, shares = mixed(jax.random.key(0), inputs, alpha=0.5)
+  assert len(set(shares.tolist())) == 64
+  # One of the two is eager, so that this compares eager with jit as well.
+  _, fewer = augment.mixup(jax.random.key(0), inputs[:7], alpha=0.5)
+  np.testing.assert_allclose(fewer, shares[:7], rtol=1e-6)
+  _, others = mixed(jax.random.key(1), inputs, alpha=0.5)
+  assert (others != shares).mean() > 0.9
+
+
+def test_mixup_on_two_devices_gives_the_same(images):
+  mesh = jax.make_mesh((2,), ('data',), axis_types=(AxisType.Auto,))
+  inputs = images.astype(np.float32)
+  spread = jax.device_put(inputs, NamedSharding(mesh, PartitionSpec('data')))
+  key = jax.random.key(0)
+  result, shares = mixed(key, spread, alpha=0.3)
+  expected, expected_shares = mixed(key, inputs, alpha=0.3)
+  np.testing.assert_array_equal(result, expected)
+  np.testing.assert_array_equal(shares, expected_shares)
+  assert result.sharding.spec[0] == 'data'
+
+
+def test_mixup_rejects():
+  inputs = np.zeros((2, 3), np.float32)
+  with pytest.raises(ValueError, match=r'alpha=0\.0 must be positive'):
+    augment.mixup(jax.random.key(0), inputs, alpha=0.0)
+  with pytest.raises(TypeError, match='inputs'):
+    augment.mixup(jax.random.key(0), inputs.astype(np.uint8), alpha=0.5)
 
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.1)

@@ -30,6 +30,11 @@ def cache_of(root):
   return path
 
 
+def manifest_of(root):
+  (path,) = pathlib.Path(root).rglob('kdjax_manifest.json')
+  return path
+
+
 def rows(split):
   return sorted(
     x.tobytes() + bytes([y])
@@ -192,6 +197,20 @@ def test_a_spoiled_cache_is_made_again(root, own_root, spoil):
   assert not list(own_root.rglob('*.partial'))
 
 
+@pytest.mark.parametrize(
+  ('field', 'label'), [('train_labels', 10), ('test_labels', -1)]
+)
+def test_a_label_that_is_no_class(own_root, field, label):
+  with np.load(cache_of(own_root)) as cache:
+    arrays = dict(cache)
+  arrays[field][[7, 9]] = label
+  np.savez(cache_of(own_root), **arrays)
+  split = field.removesuffix('_labels')
+  message = f'example 7 of the {split} split has the label {label};'
+  with pytest.raises(ValueError, match=rf'{message} .* lie in 0\.\.9'):
+    data.load('digits', data_dir=str(own_root))
+
+
 class Bomb:
   """Leaves a file behind if it is unpickled."""
 
@@ -234,6 +253,7 @@ def test_damaged_records_are_named(own_root):
 
 def test_records_in_another_format_are_refused(own_root):
   cache_of(own_root).unlink()
+  manifest_of(own_root).unlink()
   (info,) = own_root.rglob('dataset_info.json')
   text = info.read_text()
   assert '"array_record"' in text

@@ -29,7 +29,8 @@ class Published(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def published(cls) -> dict[str, tuple[str, str]]:
     """File name -> (address, sha256), by the list that TFDS ships."""
     return {
-      info.filename: (url, info.checksum)
+      # Lists of older data sets have no names of files.
+      info.filename or url.rsplit('/', 1)[1]: (url, info.checksum)
       for url, info in cls.CATALOGUE.url_infos.items()
     }
 
