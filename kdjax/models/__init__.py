@@ -14,6 +14,7 @@ import jax
 from flax import nnx
 
 from kdjax.checks import Array, check_known
+from kdjax.models.imagenet_resnet import ImageNetResNet
 from kdjax.models.mlp import MLP
 from kdjax.models.outputs import Outputs, is_integer
 from kdjax.models.resnet import ResNet
@@ -21,6 +22,7 @@ from kdjax.models.resnet import ResNet
 __all__ = [
   'MLP',
   'MODELS',
+  'ImageNetResNet',
   'Outputs',
   'ResNet',
   'apply',
@@ -35,9 +37,10 @@ Tree = dict[str, Any]
 
 _NARROW = (16, 16, 32, 64)
 _WIDE = (32, 64, 128, 256)
+_IMAGENET = (64, 64, 128, 256, 512)
 
-# The ResNets' names and widths are those of Tian et al. 2020, Contrastive
-# Representation Distillation.
+# The names and widths of the ResNets for CIFAR are those of Tian et al. 2020,
+# Contrastive Representation Distillation.
 MODELS: dict[str, Callable[..., nnx.Module]] = {
   'mlp': MLP,
   'resnet8': partial(ResNet, depth=8, widths=_NARROW),
@@ -49,6 +52,11 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
   'resnet110': partial(ResNet, depth=110, widths=_NARROW),
   'resnet8x4': partial(ResNet, depth=8, widths=_WIDE),
   'resnet32x4': partial(ResNet, depth=32, widths=_WIDE),
+  # For ImageNet.
+  'resnet18': partial(ImageNetResNet, depth=18, widths=_IMAGENET),
+  'resnet34': partial(ImageNetResNet, depth=34, widths=_IMAGENET),
+  'resnet50': partial(ImageNetResNet, depth=50, widths=_IMAGENET),
+  'resnet152': partial(ImageNetResNet, depth=152, widths=_IMAGENET),
 }
 
 
@@ -79,7 +87,8 @@ def build(
     input_shape: shape of one example: (inputs,) or (height, width, channels).
     num_classes: number of classes, K.
     seed: an integer; the same seed gives the same parameters.
-    **options: what else the model takes: `widths` and `dropout` for `'mlp'`.
+    **options: what else the model takes: `dtype`, and `widths` and `dropout`
+      for `'mlp'`.
 
   Returns:
     The model; call it as `model(inputs, train=..., key=...)`.

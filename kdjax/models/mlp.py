@@ -26,6 +26,8 @@ class MLP(nnx.Module):
     num_classes: number of classes, K.
     widths: units of each hidden layer, at least one layer.
     dropout: probability in [0, 1) that a hidden unit is dropped in training.
+    dtype: what hidden layers compute in, 'float32' or 'bfloat16'; parameters
+      and logits are float32 either way.
     rngs: where the initial parameters come from.
 
   Raises:
@@ -46,6 +48,7 @@ class MLP(nnx.Module):
     num_classes: int,
     widths: Sequence[int] = (256, 256),
     dropout: float = 0.0,
+    dtype: str = 'float32',
     rngs: nnx.Rngs,
   ) -> None:
     self.input_shape = outputs_lib.check_sizes('input_shape', input_shape)
@@ -53,6 +56,7 @@ class MLP(nnx.Module):
     widths = outputs_lib.check_sizes('widths', widths)
     if not 0 <= dropout < 1:
       raise ValueError(f'dropout={dropout} must lie in [0, 1)')
+    dtype = outputs_lib.check_dtype(dtype)
     self.names = tuple(f'hidden{i + 1}' for i in range(len(widths)))
     sizes = (math.prod(self.input_shape), *widths)
     self.hidden = nnx.Dict(
@@ -60,6 +64,7 @@ class MLP(nnx.Module):
         name: nnx.Linear(
           sizes[i],
           sizes[i + 1],
+          dtype=dtype,
           kernel_init=nnx.initializers.kaiming_normal(),
           rngs=rngs,
         )
@@ -67,7 +72,7 @@ class MLP(nnx.Module):
       }
     )
     self.dropout = nnx.Dropout(dropout)
-    self.head = nnx.Linear(sizes[-1], num_classes, rngs=rngs)
+    self.head = nnx.Linear(sizes[-1], num_classes, dtype=jnp.float32, rngs=rngs)
 
   @property
   def class_weights(self) -> Float[jax.Array, 'K D']:
@@ -109,5 +114,4 @@ class MLP(nnx.Module):
         layer_key = jax.random.fold_in(key, i)
         hidden = self.dropout(hidden, deterministic=False, rngs=layer_key)
     features['pooled'] = features[self.names[-1]]
-    logits = self.head(hidden).astype(jnp.float32)
-    return outputs_lib.Outputs(logits, features)
+    return outputs_lib.Outputs(self.head(hidden), features)

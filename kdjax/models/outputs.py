@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from kdjax.checks import Array
+from kdjax.checks import Array, check_known
 
 
 class Outputs(NamedTuple):
@@ -74,6 +74,36 @@ def check_sizes(name: str, sizes: Sequence[int]) -> tuple[int, ...]:
       f'{name}={sizes} must hold positive integers, at least one'
     )
   return tuple(int(size) for size in sizes)
+
+
+def check_image_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
+  """Returns `input_shape`, or raises `ValueError` unless it is an image's.
+
+  >>> check_image_shape((8, 8))
+  Traceback (most recent call last):
+  ...
+  ValueError: input_shape=(8, 8): a ResNet needs images, (height, width, \
+channels)
+  """
+  input_shape = check_sizes('input_shape', input_shape)
+  if len(input_shape) != 3:
+    raise ValueError(
+      f'input_shape={input_shape}: a ResNet needs images, '
+      '(height, width, channels)'
+    )
+  return input_shape
+
+
+def check_dtype(dtype: str) -> str:
+  """Returns `dtype`, or raises `ValueError` unless a model computes in it.
+
+  >>> check_dtype('float16')
+  Traceback (most recent call last):
+  ...
+  ValueError: unknown dtype 'float16'; did you mean 'bfloat16'?
+  """
+  check_known('dtype', dtype, ('float32', 'bfloat16'))
+  return dtype
 
 
 def check_inputs(inputs: Array, input_shape: tuple[int, ...]) -> None:

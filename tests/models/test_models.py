@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from kdjax import models
+from kdjax.models import layers
 
 SMALL = {
   'mlp': {'input_shape': (6,), 'num_classes': 3, 'widths': (5, 4)},
@@ -57,15 +59,60 @@ def test_outputs_and_class_weights(name):
   )
 
 
-@pytest.mark.parametrize('name', SMALL)
-def test_logits_are_float32_for_bfloat16_parameters(name):
-  graphdef, params, rest = jax.tree.map(
-    lambda x: x.astype(jnp.bfloat16), _triple(name)
+def _train(name, **options):
+  """A loss, its gradient, the outputs and the new rest of a training step."""
+  graphdef, params, rest = models.split(
+    models.build(name, seed=0, **SMALL[name], **options)
   )
-  inputs = _inputs(name).astype(jnp.bfloat16)
-  outputs, _ = jax.eval_shape(_run(graphdef, train=False), params, rest, inputs)
-  assert outputs.features['pooled'].dtype == jnp.bfloat16
-  assert outputs.logits.dtype == jnp.float32
+
+  def loss(params):
+    outputs, new_rest = models.apply(
+      graphdef, params, rest, _inputs(name), train=True
+    )
+    return jnp.mean(jnp.square(outputs.logits - 1)), (outputs, new_rest)
+
+  return params, *jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+
+
+@pytest.mark.parametrize('name', SMALL)
+def test_bfloat16_computes_near_float32_and_stores_float32(name):
+  params, (loss, (outputs, rest)), gradient = _train(name, dtype='bfloat16')
+  same, (loss32, (outputs32, rest32)), gradient32 = _train(name)
+  _assert_close(params, same, rtol=0)
+  stored = (params, rest, gradient, loss, outputs.logits)
+  assert {x.dtype for x in jax.tree.leaves(stored)} == {jnp.dtype('float32')}
+  hidden = 'hidden1' if name == 'mlp' else 'stage3'
+  assert outputs.features[hidden].dtype == jnp.bfloat16
+  assert outputs32.features[hidden].dtype == jnp.float32
+  # bfloat16 has 8 bits: 0.4 % an operation. Exact agreement would mean that
+  # nothing was computed in it.
+  assert jnp.any(outputs.logits != outputs32.logits)
+  _assert_close(outputs.logits, outputs32.logits, rtol=0.05, atol=0.05)
+  _assert_close(loss, loss32, rtol=0.05)
+  _assert_close(rest, rest32, rtol=0.02, atol=0.02)
+  error = jax.tree.map(jnp.subtract, gradient, gradient32)
+  assert optax.tree.norm(error) < 0.1 * optax.tree.norm(gradient32)
+
+
+@pytest.mark.parametrize('name', SMALL)
+def test_float32_is_the_default(name):
+  _assert_close(_train(name, dtype='float32'), _train(name), rtol=0)
+
+
+def test_batch_statistics_are_computed_in_float32():
+  """In bfloat16, 1000 + noise has no variance: its spacing there is 4."""
+  norm = layers.Norm(2, rngs=nnx.Rngs(0))
+  noise = np.random.default_rng(0).choice([-4.0, 4.0], (8, 16, 16, 2))
+  inputs = jnp.asarray(1024 + noise, jnp.bfloat16)
+  outputs = norm(inputs, train=True)
+  assert outputs.dtype == jnp.bfloat16
+  exact = np.asarray(inputs, np.float64)
+  mean, var = exact.mean((0, 1, 2)), exact.var((0, 1, 2))
+  np.testing.assert_allclose(norm.mean[...], 0.1 * mean, rtol=1e-5)
+  np.testing.assert_allclose(norm.var[...], 0.9 + 0.1 * var, rtol=1e-2)
+  np.testing.assert_allclose(
+    np.asarray(outputs, np.float64), (exact - mean) / np.sqrt(var), rtol=0.03
+  )
 
 
 @pytest.mark.parametrize('name', SMALL)
@@ -188,12 +235,16 @@ def test_batch_statistics_are_those_of_the_sharded_batch(axis_type):
       {'width': (3,)},
       "unknown option of mlp 'width'; did you mean 'widths'",
     ),
-    ('mlp', {'zzz': 1}, "option of mlp 'zzz'; known are widths, dropout"),
+    (
+      'mlp',
+      {'zzz': 1},
+      "option of mlp 'zzz'; known are widths, dropout, dtype",
+    ),
     ('mlp', {'self': 1}, "option of mlp 'self'"),
     (
       'resnet8',
       {'dropout': 0.1},
-      "option of resnet8 'dropout'; known are none",
+      "option of resnet8 'dropout'; known are dtype",
     ),
     ('resnet8', {'depth': 14}, "option of resnet8 'depth'"),
     ('mlp', {'widths': ()}, r'widths=\(\) must hold positive integers'),
@@ -208,6 +259,9 @@ def test_batch_statistics_are_those_of_the_sharded_batch(axis_type):
     ('resnet8', {'input_shape': (64,)}, r'needs images, \(height, width, ch'),
     ('resnet8', {'input_shape': (8, 8)}, 'needs images'),
     ('resnet8', {'input_shape': (8, 8, -1)}, 'must hold positive integers'),
+    ('resnet8', {'dtype': 'float16'}, "dtype 'float16'; did you mean 'bfloat"),
+    ('mlp', {'dtype': 'half'}, "dtype 'half'; known are float32, bfloat16"),
+    ('resnet50', {'input_shape': (8, 8)}, 'needs images'),
     ('mlp', {'seed': 'one'}, "seed='one' must be an integer"),
   ],
 )

@@ -1,0 +1,45 @@
+"""What a model costs, from its shapes alone."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from kdjax import models
+
+
+def sizes(name, *, input_shape, num_classes):
+  """Returns parameters, multiply-accumulates of an example, and outputs."""
+
+  def build_and_run(inputs):
+    model = models.build(
+      name, input_shape=input_shape, num_classes=num_classes, seed=0
+    )
+    graphdef, params, rest = models.split(model)
+    outputs, _ = models.apply(graphdef, params, rest, inputs, train=False)
+    return params, outputs
+
+  inputs = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+  jaxpr, (params, outputs) = jax.make_jaxpr(build_and_run, return_shape=True)(
+    inputs
+  )
+  return models.num_params(params), _macs(jaxpr.jaxpr), outputs
+
+
+def _macs(jaxpr):
+  """Multiply-accumulates of a jaxpr's convolutions and matrix products."""
+  total = 0
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == 'conv_general_dilated':
+      kernel = equation.invars[1].aval.shape
+      total += equation.outvars[0].aval.size * math.prod(kernel[:-1])
+    elif equation.primitive.name == 'dot_general':
+      (contracted, _), _ = equation.params['dimension_numbers']
+      shape = equation.invars[0].aval.shape
+      total += equation.outvars[0].aval.size * math.prod(
+        shape[axis] for axis in contracted
+      )
+    for value in equation.params.values():
+      if hasattr(value, 'jaxpr'):
+        total += _macs(value.jaxpr)
+  return total
