@@ -9,14 +9,23 @@ import re
 import statistics
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import cli
+from kdjax import cli, models
 from kdjax import config as configuration
-from kdjax.train import experiment, sharding, step, task, teacher
+from kdjax.train import (
+  experiment,
+  resident,
+  sharding,
+  state,
+  step,
+  task,
+  teacher,
+)
 
 _EXPERIMENTS = Path(__file__).parents[1] / 'experiments'
 
@@ -44,29 +53,54 @@ def load(path):
 
 def untrained_teacher(config, dataset):
   """Returns the teacher's network; its weights do not change any time."""
-  return task.build(teacher.config_of(config), dataset)
+  model = task.build(teacher.config_of(config), dataset)
+  return state.Network(*models.split(model))
+
+
+class Training(NamedTuple):
+  """The training of a student, on one device, from arrays."""
+
+  task: step.Task
+  initial: state.State
+  teacher: state.Weights
+  examples: step.Batch
+  key: jax.Array
+  num_steps: int
+
+
+def one_device():
+  """Returns a mesh of one device."""
+  return sharding.make_mesh(devices=jax.devices()[:1])
 
 
 def prepare(config, dataset, mentor):
   """Returns the training of the student on one device."""
-  mesh = sharding.make_mesh(devices=jax.devices()[:1])
-  return task.prepare(config, dataset, mentor, mesh)
+  job = task.prepare(config, dataset, mentor, one_device())
+  feed = job.feed
+  return Training(
+    job.task,
+    job.initialise().state,
+    feed.teacher,
+    feed.examples,
+    feed.key,
+    job.num_steps,
+  )
 
 
 def training_loop(job):
   """Returns a function: seconds a step of `run_steps`, over so many steps."""
   run = jax.jit(
-    functools.partial(step.run_steps, job.task), donate_argnums=(0, 3)
+    functools.partial(resident.run_steps, job.task), donate_argnums=0
   )
+  order = resident.no_order(job.task)
 
   def measure(num_steps):
-    state = jax.tree.map(jnp.copy, job.initial)
-    order, sums = step.no_order(job.task), step.zero_sums()
-    stop = jax.device_put(np.int32(num_steps))
-    return (
-      seconds(run, state, job.teacher, job.examples, order, sums, job.key, stop)
-      / num_steps
+    start = state.Snapshot(
+      jax.tree.map(jnp.copy, job.initial), step.zero_sums()
     )
+    fixed = job.teacher, job.examples, order, job.key
+    stop = jax.device_put(np.int32(num_steps))
+    return seconds(run, start, *fixed, stop) / num_steps
 
   return measure
 

@@ -24,7 +24,10 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import cli
-from kdjax.train import loop, progress, sharding, step
+from kdjax.train import loop, progress, step
+from kdjax.train.interrupts import Interrupts
+from kdjax.train.session import Session
+from kdjax.train.watchdog import Watchdog
 
 
 class Stopwatch(progress.Reporter, progress.Phase):
@@ -95,8 +98,7 @@ def rows(path, *, rounds, epochs):
         teacher=mentor,
         name='student',
         directory=Path(folder),
-        mesh=sharding.make_mesh(devices=jax.devices()[:1]),
-        reporter=watch,
+        session=Session(_timing.one_device(), watch, Interrupts(), Watchdog(0)),
       )
     return watch.seconds_per_step()
 

@@ -9,38 +9,63 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
-from absl import flags
+from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from kdjax import checks, config
+from kdjax.train import interrupts
 
 # A user's mistake, as the house style raises it, and a machine's refusal.
-MISTAKES = (ValueError, TypeError, OSError)
+MISTAKES = (ValueError, TypeError, OSError, FloatingPointError)
 
 
-def run(main: Callable[[], None]) -> None:
+def _exit(text: str, status: int) -> NoReturn:
+  del text
+  sys.exit(status)
+
+
+def run(
+  main: Callable[[], None],
+  *,
+  end: Callable[[str, int], NoReturn] = _exit,
+) -> None:
   """Runs a command; a mistake ends it with one line on stderr and status 2.
 
+  A signal ends it with 128 + its number: 130 for SIGINT, 143 for SIGTERM.
   Set `KDJAX_TRACEBACK=1` to see where an error came from.
 
   Args:
     main: the command, without arguments.
+    end: ends the process after a mistake or a signal, given what was said and
+      the status.
   """
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors='replace')  # a terminal without our characters
+  tell_all = bool(os.environ.get('KDJAX_TRACEBACK'))
+  if not tell_all:
+    # What is wrong is told below; libraries would print tracebacks, too, from
+    # their log and from threads outside Python.
+    logging.set_verbosity(logging.FATAL)
+    sys.excepthook = lambda *_: None
   try:
     main()
-  except KeyboardInterrupt:
-    print('interrupted: run the same command to go on', file=sys.stderr)
-    sys.exit(130)
+  except (KeyboardInterrupt, interrupts.Interrupted) as error:
+    text = str(error) or 'stopped: run the same command to go on'
+    print(text, file=sys.stderr)
+    end(text, getattr(error, 'status', 130))
   except MISTAKES as error:
-    if os.environ.get('KDJAX_TRACEBACK'):
+    if tell_all:
       traceback.print_exc()
     sys.stdout.flush()
-    print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
-    sys.exit(2)
+    text = ' '.join(str(error).split())
+    print(f'error: {text}', file=sys.stderr)
+    end(text, 2)
+  except Exception as error:  # ours: with its traceback
+    traceback.print_exc()
+    end(repr(error), 1)
 
 
 def parse_config(argv: list[str], usage: str) -> tuple[ConfigDict, Path]:

@@ -24,6 +24,12 @@ def default() -> ConfigDict:
       'seed': 0,  # student's initialisation, batch order, augmentation
       'num_epochs': 240,  # passes over the student's training examples
       'batch_size': 64,  # examples a step, over all devices
+      # A batch that does not fit is worked on in so many parts; the teacher's
+      # is, too. Batch norm then sees a part at a time.
+      'accumulate_steps': 1,
+      # Of activations: 'float32' or 'bfloat16'. Parameters, batch statistics
+      # and losses are float32 always.
+      'compute_dtype': 'float32',
       # --- method: a row of kdjax.methods.METHODS and its hyper-parameters
       'method': 'kd',
       # λ, the teacher's share of the loss, in [0, 1]; dkd and dist have none.
@@ -67,7 +73,12 @@ def default() -> ConfigDict:
         'dev_fraction': 0.1,  # of train, held out for model selection
         'num_labels': 0,  # student's training examples; 0: all
         'exclude_classes': (),  # classes that the student never sees
-        'augment': 'crop_flip',  # 'none', 'crop' or 'crop_flip'
+        # 'none', 'crop' or 'crop_flip' for images in arrays; 'none' or
+        # 'resized_crop_flip' for encoded ones.
+        'augment': 'crop_flip',
+        'mixup': 0.0,  # α of Beta(α, α); 0: none. The teacher sees the mix.
+        'num_threads': 0,  # that decode images; 0: one a core
+        'num_workers': 0,  # processes that decode images; 0: this one
         'options': {  # synthetic_classes only
           'num_examples': 5000,
           'num_test_examples': 5000,
@@ -109,7 +120,17 @@ def default() -> ConfigDict:
       'eval_batch_size': 500,
       'log_every_steps': 500,  # a row of metrics is a mean over so many
       'keep_checkpoints': 2,  # the last so many; the best on dev is kept too
-      'model_devices': 1,  # on the mesh's 'model' axis; they hold copies
+      'nonfinite': 'stop',  # an update that is not finite: 'stop' or 'skip'
+      # Devices on the mesh's 'model' axis: they share the parameters, and what
+      # the optimiser keeps of them, of the networks named below; the others
+      # are copied. Examples are split over all devices.
+      'model_devices': 1,
+      'split_networks': ('student', 'teacher'),
+      # A run in which nothing moves for so long is ended; 0: never. Compiling
+      # does not count.
+      'watchdog_seconds': 600,
+      # A host that says nothing for so long is taken for dead.
+      'heartbeat_seconds': 30,
     }
   )
   return config.lock()  # a mistyped key is an error
@@ -142,6 +163,12 @@ def validate(config: ConfigDict) -> None:
     'schedule.decay_epochs',
     lambda v: all(isinstance(e, (int, float)) and e > 0 for e in v),
     'numbers above 0',
+  )
+  _require(
+    config,
+    'split_networks',
+    lambda v: set(v) <= {'student', 'teacher'},
+    "some of 'student', 'teacher'",
   )
   for key, allowed in _CHOICES.items():
     _require(
@@ -189,17 +216,23 @@ _POSITIVE = (
 _COUNTS = (
   'num_epochs',
   'batch_size',
+  'accumulate_steps',
   'topk',
   'teacher.num_epochs',
   'teacher.batch_size',
   'eval_every_epochs',
   'eval_batch_size',
+  'heartbeat_seconds',
   'log_every_steps',
   'keep_checkpoints',
   'model_devices',
 )
 _NOT_NEGATIVE = (
   'dataset.num_labels',
+  'dataset.mixup',
+  'dataset.num_threads',
+  'dataset.num_workers',
+  'watchdog_seconds',
   'target_weight',
   'nontarget_weight',
   'inter_weight',
@@ -220,7 +253,9 @@ _CHOICES = {
   'temperature_power': (0, 2),
   'optimizer.name': ('sgd', 'adamw'),
   'schedule.name': ('constant', 'step', 'cosine'),
-  'dataset.augment': ('none', 'crop', 'crop_flip'),
+  'compute_dtype': ('float32', 'bfloat16'),
+  'dataset.augment': ('none', 'crop', 'crop_flip', 'resized_crop_flip'),
+  'nonfinite': ('stop', 'skip'),
   'teacher.method': ('ce', 'ls'),
 }
 

@@ -1,11 +1,20 @@
 """What every test relies on: strict ranks, two CPU devices, no home writes."""
 
 import os
+import tempfile
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('MPLBACKEND', 'Agg')
 # Two workers on two cores: a thread pool per worker and core is too many.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+# Most of the time here is XLA's, and most programs come again: in another
+# test, worker or process.
+if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+  _programs = tempfile.TemporaryDirectory(prefix='kdjax-programs-')
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = _programs.name
+  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+  os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '0'
 
 import jax
 import pytest

@@ -27,6 +27,12 @@ BOUNDS = {
   'seed': SEED,
   'num_epochs': COUNT,
   'batch_size': COUNT,
+  'accumulate_steps': COUNT,
+  'compute_dtype': (
+    "one of 'float32', 'bfloat16'",
+    ('float32', 'bfloat16'),
+    ('float16', ''),
+  ),
   'weight': FRACTION,
   'temperature': POSITIVE,
   'temperature_power': ('one of 0, 2', (0, 2), (1, -1, 3)),
@@ -61,10 +67,13 @@ BOUNDS = {
   'dataset.dev_fraction': INSIDE,
   'dataset.num_labels': WHOLE_FROM_ZERO,
   'dataset.augment': (
-    "one of 'none', 'crop', 'crop_flip'",
-    ('none', 'crop', 'crop_flip'),
+    "one of 'none', 'crop', 'crop_flip', 'resized_crop_flip'",
+    ('none', 'crop', 'crop_flip', 'resized_crop_flip'),
     ('flip',),
   ),
+  'dataset.mixup': FROM_ZERO,
+  'dataset.num_threads': WHOLE_FROM_ZERO,
+  'dataset.num_workers': WHOLE_FROM_ZERO,
   'student.dropout': BELOW_ONE,
   'teacher.dropout': BELOW_ONE,
   'teacher.method': ("one of 'ce', 'ls'", ('ce', 'ls'), ('kd',)),
@@ -77,7 +86,15 @@ BOUNDS = {
   'eval_batch_size': COUNT,
   'log_every_steps': COUNT,
   'keep_checkpoints': COUNT,
+  'nonfinite': ("one of 'stop', 'skip'", ('stop', 'skip'), ('go',)),
   'model_devices': COUNT,
+  'split_networks': (
+    "some of 'student', 'teacher'",
+    ((), ('teacher',), ('student', 'teacher')),
+    (('baseline',),),
+  ),
+  'watchdog_seconds': WHOLE_FROM_ZERO,
+  'heartbeat_seconds': COUNT,
 }
 # Names of rows of a table, folders, switches, and what only the data know:
 # they are checked where they are used.

@@ -8,7 +8,6 @@ import json
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -31,21 +30,8 @@ STEPS = 2
 
 @pytest.fixture(scope='module')
 def shared(tmp_path_factory):
-  """A folder for the teachers, beside one for compiled programs.
-
-  Most of the time here is XLA's, and most programs are the same in all files.
-  """
-  folder = tmp_path_factory.mktemp('shared')
-  options = {
-    'jax_compilation_cache_dir': str(folder / 'programs'),
-    'jax_persistent_cache_min_compile_time_secs': 0.0,
-  }
-  before = {name: getattr(jax.config, name) for name in options}
-  for name, value in options.items():
-    jax.config.update(name, value)
-  yield folder
-  for name, value in before.items():
-    jax.config.update(name, value)
+  """A folder for the teachers."""
+  return tmp_path_factory.mktemp('shared')
 
 
 def declared(path):

@@ -349,7 +349,8 @@ def test_a_workdir_of_another_config(mistake, tmp_path, monkeypatch):
   monkeypatch.setattr(sys, 'argv', ['main', DIGITS])
   config, _ = cli.parse_config(sys.argv, '')
   config.temperature = 2.5
-  workdirs.claim(tmp_path / 'run', config)
+  with workdirs.claimed(tmp_path / 'run', config):
+    pass
   message = mistake(DIGITS, f'--workdir={tmp_path / "run"}')
   assert f'{tmp_path / "run"} holds a run of another config' in message
   assert message.endswith('temperature')

@@ -1,5 +1,6 @@
 """What an import brings along, and which way imports point."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -83,4 +84,6 @@ def test_the_import_contracts_hold():
 @pytest.mark.parametrize('folder', ['kdjax', 'experiments'])
 def test_no_module_changes_jax_by_being_imported(folder):
   for path in (ROOT / folder).rglob('*.py'):
-    assert 'jax.config.update' not in path.read_text(), path
+    for statement in ast.parse(path.read_text()).body:
+      if not isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
+        assert 'jax.config.update' not in ast.unparse(statement), path

@@ -1,78 +1,235 @@
-"""Predictions on a whole data set, exact to its last partial batch."""
+"""Predictions and scores on a whole split, exact to its last partial batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
-from kdjax import losses, models
+from kdjax import data, losses, models
+from kdjax.train import sharding
+from kdjax.train.state import Weights
 
-Predict = Callable[[models.Tree, models.Tree, jax.Array], jax.Array]
 
+class Totals(NamedTuple):
+  """What was counted, by class.
 
-def make_predict(
-  graphdef: nnx.GraphDef,
-  normalise: Callable[[jax.Array], jax.Array],
-  *,
-  batch_size: int,
-  place: Callable[[jax.Array], jax.Array] = lambda batch: batch,
-) -> Predict:
-  """Returns a compiled function from a data set to its logits.
-
-  The last batch is filled up with zeros and its surplus rows are cut off, so
-  every example counts once whatever `N` is.
-
-  Args:
-    graphdef: the network's graph definition.
-    normalise: maps stored inputs to what the network takes.
-    batch_size: examples at once.
-    place: constrains how a batch lies on the devices.
-
-  Returns:
-    `predict(params, rest, inputs)`: `[N, ...]` to logits `[N, K]`.
+  Attributes:
+    examples: `[K]`, how many there are.
+    correct: `[K]`, how many of them are recognised.
+    cross_entropy: `[K]`, the sum over them, in nats.
   """
 
-  def predict(
-    params: models.Tree, rest: models.Tree, inputs: jax.Array
-  ) -> jax.Array:
-    num_examples = len(inputs)
-    surplus = -num_examples % batch_size
-    widths = [(0, surplus)] + [(0, 0)] * (inputs.ndim - 1)
-    batches = jnp.pad(inputs, widths).reshape(-1, batch_size, *inputs.shape[1:])
-
-    def logits_of(batch: jax.Array) -> jax.Array:
-      outputs, _ = models.apply(
-        graphdef, params, rest, normalise(place(batch)), train=False
-      )
-      return outputs.logits
-
-    logits = jax.lax.map(logits_of, batches)
-    return logits.reshape(-1, logits.shape[-1])[:num_examples]
-
-  return jax.jit(predict)
+  examples: jax.Array
+  correct: jax.Array
+  cross_entropy: jax.Array
 
 
-def scores(logits: jax.Array, labels: jax.Array) -> dict[str, float]:
+def scores(
+  totals: Totals, classes: Iterable[int] | None = None
+) -> dict[str, float]:
   """Returns accuracy in [0, 1] and mean cross-entropy in nats.
 
   Args:
-    logits: `[N, K]`.
-    labels: `[N]`.
+    totals: what was counted.
+    classes: only these classes, or None for all.
 
   Returns:
     `accuracy` and `cross_entropy`.
   """
-  num_correct, cross_entropy = jax.device_get(_totals(logits, labels))
+  chosen = slice(None) if classes is None else list(classes)
+  examples, correct, cross_entropy = (
+    float(np.sum(np.asarray(x, np.float64)[chosen])) for x in totals
+  )
   return {
-    'accuracy': int(num_correct) / len(labels),
-    'cross_entropy': float(cross_entropy) / len(labels),
+    'accuracy': correct / examples,
+    'cross_entropy': cross_entropy / examples,
   }
 
 
+class Evaluator:
+  """Counts what a network gets right in a split."""
+
+  def __init__(
+    self,
+    graphdef: nnx.GraphDef,
+    split: data.Split,
+    *,
+    normalise: Callable[[jax.Array], jax.Array],
+    num_classes: int,
+    batch_size: int,
+    mesh: Mesh,
+    gather: Callable[[models.Tree], models.Tree] = lambda params: params,
+    **reading: int,
+  ) -> None:
+    """Takes what does not change between evaluations.
+
+    Args:
+      graphdef: the network's graph definition.
+      split: arrays, which are kept on the devices, or encoded images, which
+        are decoded each time.
+      normalise: maps stored inputs to what the network takes.
+      num_classes: K.
+      batch_size: examples at once; as many more as the devices need.
+      mesh: the devices.
+      gather: constrains parameters to lie whole on every device.
+      **reading: `num_threads` and `num_workers` that decode images.
+    """
+    self._split, self._mesh, self._reading = split, mesh, reading
+    self._batch_size = -(-batch_size // mesh.size) * mesh.size
+    self._is_streamed = isinstance(split.inputs, data.Images)
+    by_example = sharding.by_example(mesh)
+
+    def of_batch(weights: Weights, batch: tuple) -> Totals:
+      inputs, labels = jax.lax.with_sharding_constraint(batch, by_example)
+      outputs, _ = models.apply(
+        graphdef,
+        gather(weights.params),
+        weights.rest,
+        normalise(inputs),
+        train=False,
+      )
+      return _count(outputs.logits, labels, num_classes)
+
+    def of_all(
+      weights: Weights, inputs: jax.Array, labels: jax.Array
+    ) -> Totals:
+      batches = _in_batches((inputs, labels), self._batch_size)
+      counted = jax.lax.map(lambda batch: of_batch(weights, batch), batches)
+      return jax.tree.map(lambda x: jnp.sum(x, 0), counted)
+
+    def of_one(
+      weights: Weights, inputs: jax.Array, labels: jax.Array
+    ) -> Totals:
+      return of_batch(weights, (inputs, labels))
+
+    self._count = jax.jit(
+      of_one if self._is_streamed else of_all,
+      out_shardings=sharding.replicated(mesh),
+    )
+    self._compiled = None
+    if not self._is_streamed:
+      self._arrays = sharding.place(
+        (split.inputs, split.labels), sharding.replicated(mesh)
+      )
+
+  def compile(self, weights: Weights) -> None:
+    """Compiles for weights that lie as these do."""
+    arrays = self._shapes() if self._is_streamed else self._arrays
+    self._compiled = self._count.lower(weights, *arrays).compile()
+
+  def __call__(
+    self, weights: Weights, going: Callable[[], bool] = lambda: True
+  ) -> Totals | None:
+    """Returns what is counted with these weights.
+
+    Args:
+      weights: of the network.
+      going: asked between batches of encoded images.
+
+    Returns:
+      The totals on the host, or None if it was not to go on.
+    """
+    if self._compiled is None:
+      self.compile(weights)
+    if not self._is_streamed:
+      return jax.device_get(self._compiled(weights, *self._arrays))
+    totals = None
+    for batch in self._batches():
+      if not going():
+        return None
+      arrays = sharding.from_hosts(self._mesh, (batch.inputs, batch.labels))
+      counted = self._compiled(weights, *arrays)
+      totals = counted if totals is None else _add(totals, counted)
+    return jax.device_get(totals)
+
+  def _batches(self) -> Iterable[data.Streamed]:
+    return data.batches(
+      self._split,
+      batch_size=self._batch_size,
+      seed=0,
+      train=False,
+      host=jax.process_index(),
+      num_hosts=jax.process_count(),
+      **self._reading,
+    )
+
+  def _shapes(self) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """Of the inputs and labels of a batch."""
+    return sharding.shapes(
+      self._mesh, self._batch_size, (self._split.inputs, self._split.labels)
+    )
+
+
+def make_predict(
+  graphdef: nnx.GraphDef,
+  *,
+  normalise: Callable[[jax.Array], jax.Array],
+  batch_size: int,
+  mesh: Mesh,
+) -> Callable[[Weights, jax.Array], jax.Array]:
+  """Returns a compiled function from a split's inputs to its logits.
+
+  The last batch is filled up with zeros and its surplus rows are cut off.
+
+  Args:
+    graphdef: the network's graph definition.
+    normalise: maps stored inputs to what the network takes.
+    batch_size: examples at once; as many more as the devices need.
+    mesh: the devices.
+
+  Returns:
+    `predict(weights, inputs)`: `[N, ...]` to logits `[N, K]`.
+  """
+  batch_size = -(-batch_size // mesh.size) * mesh.size
+  by_example = sharding.by_example(mesh)
+
+  def predict(weights: Weights, inputs: jax.Array) -> jax.Array:
+    def logits_of(batch: jax.Array) -> jax.Array:
+      batch = jax.lax.with_sharding_constraint(batch, by_example)
+      outputs, _ = models.apply(
+        graphdef, *weights, normalise(batch), train=False
+      )
+      return outputs.logits
+
+    logits = jax.lax.map(logits_of, _in_batches(inputs, batch_size))
+    return logits.reshape(-1, logits.shape[-1])[: len(inputs)]
+
+  return jax.jit(predict, out_shardings=sharding.replicated(mesh))
+
+
+def _in_batches(arrays: tuple, batch_size: int) -> tuple:
+  """Cuts arrays into batches; what is missing in the last one is padding."""
+
+  def cut(array: jax.Array) -> jax.Array:
+    surplus = -len(array) % batch_size
+    widths = [(0, surplus)] + [(0, 0)] * (array.ndim - 1)
+    # Labels are filled up with what is no class, inputs with zeros.
+    filling = data.PADDING if array.ndim == 1 else 0
+    padded = jnp.pad(array, widths, constant_values=filling)
+    return padded.reshape(-1, batch_size, *array.shape[1:])
+
+  return jax.tree.map(cut, arrays)
+
+
+def _count(logits: jax.Array, labels: jax.Array, num_classes: int) -> Totals:
+  """Counts a batch; padding counts nowhere."""
+  is_example = labels != data.PADDING
+  safe = jnp.where(is_example, labels, 0)
+  cross_entropy = losses.cross_entropy(logits, safe)
+  values = (
+    is_example.astype(jnp.int32),
+    (is_example & (jnp.argmax(logits, -1) == labels)).astype(jnp.int32),
+    jnp.where(is_example, cross_entropy, 0.0),
+  )
+  return Totals(
+    *(jax.ops.segment_sum(v, safe, num_segments=num_classes) for v in values)
+  )
+
+
 @jax.jit
-def _totals(
-  logits: jax.Array, labels: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  correct = jnp.argmax(logits, -1) == labels
-  return jnp.sum(correct), jnp.sum(losses.cross_entropy(logits, labels))
+def _add(a: Totals, b: Totals) -> Totals:
+  return jax.tree.map(jnp.add, a, b)

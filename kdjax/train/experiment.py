@@ -1,23 +1,34 @@
 """One experiment, from a configuration to its results."""
 
+import contextlib
 import dataclasses
 import platform
 import time
 from pathlib import Path
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 import kdjax
 from kdjax import checks, data, methods, models
 from kdjax import config as configuration
-from kdjax.train import evaluate, figures, sharding, task, teacher, workdirs
+from kdjax.train import (
+  evaluate,
+  figures,
+  hosts,
+  sharding,
+  task,
+  teacher,
+  workdirs,
+)
 from kdjax.train.files import read_json, write_json
+from kdjax.train.interrupts import Interrupts
 from kdjax.train.loop import Fitted, fit
 from kdjax.train.progress import Reporter
-from kdjax.train.state import Network
+from kdjax.train.session import Session
+from kdjax.train.state import Network, Weights
+from kdjax.train.watchdog import Watchdog
 from kdjax.train.writers import read_metrics
 
 
@@ -36,24 +47,52 @@ def run(config: ConfigDict, workdir: Path, reporter: Reporter) -> dict:
   Raises:
     ValueError: something in the config is not allowed, or the workdir is of
       another run.
+    FloatingPointError: a number is not finite.
+    Interrupted: a signal came; what was trained is saved.
+    OSError: something cannot be read or written, or another process is in the
+      workdir.
   """
   begin = time.monotonic()
   configuration.validate(config)
-  method = methods.get(config.method)
-  mesh = sharding.make_mesh(model_devices=config.model_devices)
-  dataset = load(config)
-  transfer = dataclasses.replace(dataset, train=transfer_set(config, dataset))
-  _check(config, dataset, transfer, mesh)
-  workdirs.claim(workdir, config)
-  path = workdir / 'results.json'
-  if path.exists():
-    reporter.say(f'{workdir} is finished already')
-    return read_json(path)
+  with (
+    Interrupts() as interrupts,
+    Watchdog(config.watchdog_seconds, announce=hosts.announce) as watchdog,
+    contextlib.ExitStack() as stack,
+  ):
+    with watchdog.paused():
+      mesh = sharding.make_mesh(model_devices=config.model_devices)
+      dataset = load(config)
+      transfer = dataclasses.replace(
+        dataset, train=transfer_set(config, dataset)
+      )
+      _check(config, dataset, transfer, mesh)
+    finished = hosts.on_primary(lambda: _finished(workdir, config))
+    if finished:
+      reporter.say(f'{workdir} is finished already')
+      return finished
+    claim = workdirs.claimed(workdir, config)
+    hosts.on_primary(lambda: stack.enter_context(claim))
+    session = Session(mesh, reporter, interrupts, watchdog)
+    mentor, fitted = _fit_all(config, dataset, transfer, workdir, session)
+    with watchdog.paused():
+      results = _results(config, dataset, mentor, fitted, mesh)
+    results['wall_seconds'] = round(time.monotonic() - begin, 2)
+    results['environment'] = environment()
+    hosts.on_primary(lambda: _finish(workdir, results))
+  return results
 
-  place = {'mesh': mesh, 'reporter': reporter}
+
+def _fit_all(
+  config: ConfigDict,
+  dataset: data.Dataset,
+  transfer: data.Dataset,
+  workdir: Path,
+  session: Session,
+) -> tuple[Network | None, dict[str, Fitted]]:
+  """Trains the teacher if there is none, the baseline if asked, the student."""
   mentor, fitted = None, {}
-  if method.needs_teacher:
-    mentor = teacher.obtain(config, dataset, workdir=workdir, **place)
+  if methods.get(config.method).needs_teacher:
+    mentor = teacher.obtain(config, dataset, workdir=workdir, session=session)
   if config.baseline:
     plain = config.copy_and_resolve_references()
     plain.method = 'ce'
@@ -63,7 +102,7 @@ def run(config: ConfigDict, workdir: Path, reporter: Reporter) -> dict:
       teacher=None,
       name='baseline',
       directory=workdir / 'baseline',
-      **place,
+      session=session,
     )
   fitted['student'] = fit(
     config,
@@ -71,14 +110,22 @@ def run(config: ConfigDict, workdir: Path, reporter: Reporter) -> dict:
     teacher=mentor,
     name='student',
     directory=workdir,
-    **place,
+    session=session,
   )
-  results = _results(config, dataset, mentor, fitted, mesh)
-  results['wall_seconds'] = round(time.monotonic() - begin, 2)
-  results['environment'] = environment()
+  return mentor, fitted
+
+
+def _finished(workdir: Path, config: ConfigDict) -> dict | None:
+  """The results of a run that is at its end, else None."""
+  workdirs.check(workdir, config)
+  path = workdir / 'results.json'
+  return read_json(path) if path.exists() else None
+
+
+def _finish(workdir: Path, results: dict) -> None:
+  """Writes the last files; a run that has `results.json` is finished."""
   _draw(workdir)
-  write_json(path, results)  # the last file: a run that has it is finished
-  return results
+  write_json(workdir / 'results.json', results)
 
 
 def environment() -> dict[str, str]:
@@ -89,6 +136,7 @@ def environment() -> dict[str, str]:
     'jax': jax.__version__,
     'python': platform.python_version(),
     'devices': f'{jax.device_count()} × {device.device_kind}',
+    'hosts': str(jax.process_count()),
   }
 
 
@@ -126,7 +174,7 @@ def _check(
   if not (unused and config.topk == configuration.default().topk):
     checks.check_between('config.topk', config.topk, 1, dataset.num_classes)
   task.check(config, transfer, mesh)
-  task.build(config, dataset)
+  task.shapes(config, dataset)
   if not methods.get(config.method).needs_teacher:
     return
   if config.teacher.checkpoint:
@@ -134,7 +182,7 @@ def _check(
     return
   own = teacher.config_of(config)
   task.check(own, dataset, mesh, prefix='teacher.')
-  task.build(own, dataset)
+  task.shapes(own, dataset)
 
 
 def transfer_set(config: ConfigDict, dataset: data.Dataset) -> data.Split:
@@ -175,22 +223,27 @@ def _results(
   mesh: Mesh,
 ) -> dict:
   """Figures of every network; the only place that evaluates on test."""
-  predictors = {}
+  evaluators = {}
+
+  def totals(network: Network, name: str) -> evaluate.Totals:
+    key = network.graphdef, name
+    if key not in evaluators:
+      split = getattr(dataset, name)
+      evaluators[key] = task.evaluator(
+        network.graphdef, split, config, dataset, mesh
+      )
+    return evaluators[key](Weights(network.params, network.rest))
 
   def score(network: Network) -> dict[str, float]:
-    graphdef, *weights = network
-    if graphdef not in predictors:
-      predictors[graphdef] = task.predictor(graphdef, config, dataset, mesh)
-    found = {}
-    for name, split in (('dev', dataset.dev), ('test', dataset.test)):
-      inputs, labels = map(jax.numpy.asarray, split)
-      logits = predictors[graphdef](*weights, inputs)
-      scores = evaluate.scores(logits, labels)
-      found[f'{name}_accuracy'] = scores['accuracy']
-    excluded = np.isin(dataset.test.labels, config.dataset.exclude_classes)
-    if excluded.any():
-      scores = evaluate.scores(logits[excluded], labels[excluded])
-      found['test_accuracy_excluded_classes'] = scores['accuracy']
+    dev, test = totals(network, 'dev'), totals(network, 'test')
+    found = {
+      'dev_accuracy': evaluate.scores(dev)['accuracy'],
+      'test_accuracy': evaluate.scores(test)['accuracy'],
+    }
+    excluded = config.dataset.exclude_classes
+    if excluded:
+      accuracy = evaluate.scores(test, excluded)['accuracy']
+      found['test_accuracy_excluded_classes'] = accuracy
     return found
 
   def summary(network: Network) -> dict:

@@ -14,7 +14,10 @@ def write_whole(path: Path, text: str) -> None:
     text: its new content.
   """
   scratch = path.with_name(f'.{path.name}.{os.getpid()}')
-  scratch.write_text(text)
+  with scratch.open('w') as file:
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())
   scratch.replace(path)
 
 

@@ -1,25 +1,30 @@
 """Trains one network, a teacher or a student, or goes on with it."""
 
 import dataclasses
-import functools
-import math
-import time
+import json
+import signal
 from pathlib import Path
 
 import jax
-import numpy as np
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kdjax import data
-from kdjax.train import evaluate, optimizer, sharding, step, task
+from kdjax.train import (
+  checkpoint,
+  evaluate,
+  finite,
+  hosts,
+  pace,
+  sharding,
+  step,
+  task,
+)
 from kdjax.train.checkpoint import Checkpoints
-from kdjax.train.progress import Phase, Reporter
-from kdjax.train.state import Network, State, create
+from kdjax.train.interrupts import Interrupted
+from kdjax.train.progress import Phase
+from kdjax.train.session import Session
+from kdjax.train.state import Network, Snapshot
 from kdjax.train.writers import MetricsWriter
-
-# A dispatch aims at this long: the bar moves, and the host hardly counts.
-_SECONDS_PER_DISPATCH = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +49,7 @@ def fit(
   teacher: Network | None,
   name: str,
   directory: Path,
-  mesh: Mesh,
-  reporter: Reporter,
+  session: Session,
 ) -> Fitted:
   """Trains `config.student` by `config.method`, or goes on with it.
 
@@ -55,196 +59,216 @@ def fit(
     teacher: a trained network, or None for a method without one.
     name: shown beside the progress.
     directory: takes `checkpoints/`, `metrics.jsonl` and event files.
-    mesh: the devices.
-    reporter: shows the progress.
+    session: the devices, and those who watch.
 
   Returns:
     The trained network, last and best on dev.
 
   Raises:
-    ValueError: something in the config does not fit the data or the devices.
+    ValueError: something in the config does not fit the data or the devices,
+      or there are checkpoints and none can be used.
+    FloatingPointError: a number is not finite.
+    Interrupted: a signal came; all steps taken are saved.
+    OSError: something cannot be written.
   """
-  job = task.prepare(config, dataset, teacher, mesh)
-  directory.mkdir(parents=True, exist_ok=True)
-  with Checkpoints(
-    directory / 'checkpoints', keep=config.keep_checkpoints
-  ) as checkpoints:
-    state, start = job.initial, checkpoints.latest() or 0
-    if start:
-      state = checkpoints.restore(state, step=start)
-    if start < job.num_steps:
+  job = task.prepare(config, dataset, teacher, session.mesh)
+  with (
+    session.interrupts.deferred(),
+    Checkpoints(
+      directory / 'checkpoints',
+      keep=config.keep_checkpoints,
+      config=_plain(config),
+    ) as checkpoints,
+  ):
+    found = checkpoints.latest(job.like, session.reporter.say)
+    if found is None:
+      found = checkpoint.Restored(0, None, job.initialise())
+    snapshot = found.tree
+    if found.step < job.num_steps or found.score is None:
       with (
-        MetricsWriter(directory, resume_step=start) as writer,
-        reporter.phase(name, num_steps=job.num_steps, start=start) as phase,
+        MetricsWriter(directory, resume_step=found.step) as writer,
+        session.reporter.phase(
+          name, num_steps=job.num_steps, start=found.step
+        ) as phase,
       ):
-        state = _train(job, state, start, checkpoints, writer, phase, mesh)
+        training = _Training(name, job, checkpoints, writer, phase, session)
+        snapshot = training.run(found)
     checkpoints.wait()
-    best_step = checkpoints.best()
-    best = checkpoints.restore(state, step=best_step)
+    best = checkpoints.read(job.like, step=checkpoints.best())
   graphdef = job.task.student
   return Fitted(
-    last=Network(graphdef, *state.evaluated),
-    best=Network(graphdef, *best.evaluated),
-    best_step=best_step,
+    last=Network(graphdef, *snapshot.state.evaluated),
+    best=Network(graphdef, *best.tree.state.evaluated),
+    best_step=best.step,
   )
 
 
 def restore(
-  config: ConfigDict, dataset: data.Dataset, *, directory: Path, mesh: Mesh
+  config: ConfigDict,
+  dataset: data.Dataset,
+  *,
+  directory: Path,
+  session: Session,
 ) -> Network:
   """Returns a network that `fit` has trained to its end.
 
   Args:
     config: what it was trained by.
     dataset: what it was trained on.
-    directory: holds `checkpoints/`.
-    mesh: the devices.
+    directory: holds `checkpoints/`; nothing in it is changed.
+    session: the devices.
 
   Returns:
     The network after its last step.
 
   Raises:
-    ValueError: the training has not come to its end.
+    ValueError: the training has not come to its end, or its last checkpoint is
+      damaged.
   """
   steps_per_epoch = len(dataset.train.labels) // config.batch_size
   num_steps = config.num_epochs * steps_per_epoch
-  network = task.build(config, dataset)
-  initial = create(
-    network.params,
-    network.rest,
-    optimizer.make(config, steps_per_epoch=steps_per_epoch),
-    ema_decay=config.ema_decay,
-  )
-  like = jax.device_put(initial, sharding.replicated(mesh))
-  with Checkpoints(
-    directory / 'checkpoints', keep=config.keep_checkpoints
-  ) as checkpoints:
-    last = checkpoints.latest() or 0
-    if last != num_steps:
-      raise ValueError(
-        f'{directory} stopped at step {last} of {num_steps}: finish it with '
-        f'the command that began it'
+  folder = directory / 'checkpoints'
+  last = max(checkpoint.steps(folder), default=0)
+  if last != num_steps:
+    raise ValueError(
+      f'{directory} stopped at step {last} of {num_steps}: finish it with '
+      f'the command that began it'
+    )
+  like = task.like(config, dataset, session.mesh)
+  found = checkpoint.read(folder, like, _plain(config), step=last)
+  graphdef = task.shapes(config, dataset).graphdef
+  return Network(graphdef, *found.tree.state.evaluated)
+
+
+@dataclasses.dataclass
+class _Training:
+  """A training that runs."""
+
+  name: str
+  job: task.Job
+  checkpoints: Checkpoints
+  writer: MetricsWriter
+  phase: Phase
+  session: Session
+
+  def run(self, found: checkpoint.Restored) -> Snapshot:
+    """Takes the steps that are left, and returns what is after the last."""
+    job, session = self.job, self.session
+    at, _, snapshot = found
+    scored = at if found.score is not None else None
+    saved, note = at, ''
+    clock = pace.Clock(job.task.batch_size)
+    with session.watchdog.paused():
+      job.feed.compile(snapshot)
+      job.dev.compile(snapshot.state.evaluated)
+      # Hosts compile at their own pace; collectives do not wait for long.
+      hosts.agree(stop=False, num_steps=0)
+    # The order is fixed: evaluate, save, fetch, step, log. Small data sets
+    # are fetched on the device, inside the dispatch.
+    while True:
+      if pace.is_due(at, job.task, job.num_steps) and at != scored:
+        totals = job.dev(snapshot.state.evaluated, lambda: not self._stopping())
+        session.watchdog.pet()
+        if totals is not None:
+          note = self._save(snapshot, at, totals)
+          scored = saved = at
+          self.phase.update(at, clock.rate, note)
+      stopping, num_steps = hosts.agree(
+        bool(session.interrupts.requested()), clock.num_steps
       )
-    state = checkpoints.restore(like, step=last)
-  return Network(network.graphdef, *state.evaluated)
-
-
-def _train(
-  job: task.Job,
-  state: State,
-  start: int,
-  checkpoints: Checkpoints,
-  writer: MetricsWriter,
-  phase: Phase,
-  mesh: Mesh,
-) -> State:
-  """Runs steps `start` to `job.num_steps`."""
-  everywhere = sharding.replicated(mesh)
-  place = functools.partial(jax.device_put, device=everywhere)
-  run = jax.jit(
-    functools.partial(step.run_steps, job.task),
-    donate_argnums=(0, 3),
-    out_shardings=everywhere,
-  )
-  clock = _Clock(job.task.batch_size)
-  order, zero = place(step.no_order(job.task)), place(step.zero_sums())
-  at, logged, sums, note, warning = start, start, zero, '', ''
-  # The order is fixed: evaluate, save, fetch, step, log. Batches are fetched
-  # on the device, inside the dispatch.
-  while True:
-    if at > start and _is_due(at, job):
-      scores = _evaluate(job, state)
-      writer.write(at, {f'dev_{key}': v for key, v in scores.items()})
-      checkpoints.save(state, step=at, score=scores['accuracy'])
-      note = f'dev accuracy {scores["accuracy"]:.2%}{warning}'
-      phase.update(at, clock.rate, note)
+      if stopping:
+        self._stop(snapshot, at, saved)
+      if at == job.num_steps:
+        return snapshot
+      self.checkpoints.check()
       clock.restart()
-    if at == job.num_steps:
-      return state
-    boundary = _boundary(at, job)
-    stop = min(boundary, at + clock.num_steps)
-    target = place(np.int32(stop))
-    with jax.transfer_guard('disallow'):
-      state, order, sums = run(
-        state, job.teacher, job.examples, order, sums, job.key, target
+      boundary = pace.boundary(at, job.task, job.num_steps)
+      stop = min(boundary, at + num_steps)
+      snapshot = job.feed.advance(snapshot, at, stop)
+      self._check(snapshot, stop)
+      clock.tick(stop - at)
+      session.watchdog.pet()
+      at = stop
+      if at == boundary:
+        snapshot = self._log(snapshot, at, clock.rate)
+      self.phase.update(at, clock.rate, note)
+
+  def _stopping(self) -> bool:
+    return hosts.agree(bool(self.session.interrupts.requested()), 0)[0]
+
+  def _save(self, snapshot: Snapshot, at: int, totals: evaluate.Totals) -> str:
+    """Writes the scores, starts to save, and returns what to show."""
+    scores = evaluate.scores(totals)
+    self.writer.write(at, {f'dev_{key}': v for key, v in scores.items()})
+    self.writer.sync()  # what a checkpoint follows is on disk before it
+    self._check_saved(snapshot, at)
+    self.checkpoints.save(snapshot, step=at, score=scores['accuracy'])
+    return f'dev accuracy {scores["accuracy"]:.2%}'
+
+  def _stop(self, snapshot: Snapshot, at: int, saved: int) -> None:
+    """Saves what is not saved yet, and ends the run."""
+    if at != saved:
+      self._check_saved(snapshot, at)
+      self.writer.sync()
+      self.checkpoints.save(snapshot, step=at)
+    self.checkpoints.wait()
+    hosts.leave()
+    # Another host may be the one that was told.
+    signum = self.session.interrupts.requested() or signal.SIGTERM
+    where = f' at step {at} of {self.job.num_steps}, which is saved'
+    raise Interrupted(signum, f': the {self.name} stands{where}')
+
+  def _log(self, snapshot: Snapshot, at: int, rate: float) -> Snapshot:
+    """Writes the means since the last row, and begins anew."""
+    sums = {k: float(v) for k, v in jax.device_get(snapshot.sums).items()}
+    steps, skipped = sums.pop('steps'), sums.pop('skipped')
+    if not steps:
+      raise FloatingPointError(
+        f'{self.name}: none of the last {skipped:.0f} updates was finite; '
+        f'{self._last_saved()}'
       )
-    jax.block_until_ready(sums)
-    clock.tick(stop - at)
-    at = stop
-    if at == boundary:
-      row = _row(job, sums, at, at - logged)
-      if not math.isfinite(row['train_loss']):
-        warning = ', the loss is not finite'
-      writer.write(at, {**row, 'images_per_second': clock.rate})
-      logged, sums = at, zero
-    phase.update(at, clock.rate, note)
+    row = {
+      'epoch': at / self.job.task.steps_per_epoch,
+      **{f'train_{key}': value / steps for key, value in sums.items()},
+      'learning_rate': float(self.job.rate(at - 1)),
+      'images_per_second': rate,
+    }
+    if self.job.task.skip_nonfinite:
+      row['skipped_updates'] = skipped
+    self.writer.write(at, row)
+    everywhere = sharding.replicated(self.session.mesh)
+    return snapshot._replace(sums=sharding.place(step.zero_sums(), everywhere))
+
+  def _check(self, snapshot: Snapshot, stop: int) -> None:
+    """Raises `FloatingPointError` if a step made no update."""
+    reached = int(jax.device_get(snapshot.state.step))
+    if reached == stop:
+      return
+    batch, positions, key = self.job.feed.batch(reached)
+    reason = finite.explain(
+      self.job.task, snapshot.state, self.job.teacher, batch, positions, key
+    )
+    raise FloatingPointError(
+      f'{self.name}: {reason}; {self._last_saved()}; '
+      f"config.nonfinite='skip' leaves such updates out"
+    )
+
+  def _check_saved(self, snapshot: Snapshot, at: int) -> None:
+    """Raises `FloatingPointError` rather than save what is not finite."""
+    leaf = finite.first_bad_leaf(snapshot.state)
+    if leaf:
+      raise FloatingPointError(
+        f'{self.name}: {leaf} is not finite after step {at}; '
+        f'{self._last_saved()}'
+      )
+
+  def _last_saved(self) -> str:
+    self.checkpoints.wait()
+    last = self.checkpoints.last()
+    return (
+      f'the last checkpoint is of step {last}' if last else 'nothing is saved'
+    )
 
 
-def _evaluate(job: task.Job, state: State) -> dict[str, float]:
-  """Scores on dev."""
-  logits = job.predict(*state.evaluated, job.dev.inputs)
-  return evaluate.scores(logits, job.dev.labels)
-
-
-def _row(
-  job: task.Job,
-  sums: dict[str, jax.Array],
-  at: int,
-  count: int,
-) -> dict[str, float]:
-  """The means of the metrics over the last `count` steps."""
-  means = {k: float(v) / count for k, v in jax.device_get(sums).items()}
-  return {
-    'epoch': at / job.task.steps_per_epoch,
-    **{f'train_{name}': value for name, value in means.items()},
-    'learning_rate': float(job.rate(at - 1)),
-  }
-
-
-def _is_due(at: int, job: task.Job) -> bool:
-  """Whether step `at` is evaluated and saved."""
-  every = job.task.settings.eval_every_epochs * job.task.steps_per_epoch
-  return at % every == 0 or at == job.num_steps
-
-
-def _boundary(at: int, job: task.Job) -> int:
-  """The next step after `at` with something to log or to evaluate."""
-  settings = job.task.settings
-  evaluation = settings.eval_every_epochs * job.task.steps_per_epoch
-  ends = [
-    (at // every + 1) * every
-    for every in (evaluation, settings.log_every_steps)
-  ]
-  return min(*ends, job.num_steps)
-
-
-class _Clock:
-  """Measures the rate of training and sizes the next dispatch by it."""
-
-  def __init__(self, batch_size: int) -> None:
-    self._batch_size = batch_size
-    self._seconds_per_step = math.inf
-    self._compiled = False
-    self.restart()
-
-  def restart(self) -> None:
-    """Leaves out the time since the last tick."""
-    self._last = time.monotonic()
-
-  def tick(self, num_steps: int) -> None:
-    """Counts `num_steps` since the last tick; the first ones compile."""
-    now = time.monotonic()
-    if self._compiled:
-      self._seconds_per_step = max(now - self._last, 1e-9) / num_steps
-    self._compiled = True
-    self._last = now
-
-  @property
-  def num_steps(self) -> int:
-    """Steps that fill a dispatch."""
-    return max(1, int(_SECONDS_PER_DISPATCH / self._seconds_per_step))
-
-  @property
-  def rate(self) -> float:
-    """Examples a second in the last dispatch, 0 before it is known."""
-    return self._batch_size / self._seconds_per_step
+def _plain(config: ConfigDict) -> dict:
+  return json.loads(config.to_json())

@@ -20,8 +20,15 @@ _SECONDS_BETWEEN_LINES = 10.0
 class Reporter:
   """Shows phases and their progress on stdout."""
 
-  def __init__(self) -> None:
-    self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+  def __init__(self, *, quiet: bool = False) -> None:
+    """Opens stdout.
+
+    Args:
+      quiet: show nothing, as all hosts but one do.
+    """
+    self._console = Console(
+      file=sys.stdout, highlight=False, soft_wrap=True, quiet=quiet
+    )
 
   def say(self, text: str) -> None:
     """Prints a line."""

@@ -1,7 +1,7 @@
 """A network, and what training changes of it."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,9 @@ import optax
 from flax import nnx
 
 from kdjax import models
+
+# Arrays in whatever holds them.
+PyTree = Any
 
 
 class Network(NamedTuple):
@@ -60,6 +63,18 @@ class State:
   def evaluated(self) -> Weights:
     """What to evaluate: the average where there is one."""
     return self.ema or Weights(self.params, self.rest)
+
+
+class Snapshot(NamedTuple):
+  """Everything that changes in training, and so what a checkpoint holds.
+
+  Attributes:
+    state: the network in training.
+    sums: running sums of the metrics since the last row.
+  """
+
+  state: State
+  sums: dict[str, jax.Array]
 
 
 def create(

@@ -1,6 +1,7 @@
-"""The training step: one pure function, and a loop of it on the device."""
+"""The training step: one pure function."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from kdjax import methods, models
+from kdjax import data, methods, models
 from kdjax.train.state import State, Weights
 
 
@@ -42,6 +43,11 @@ class Task:
     steps_per_epoch: steps in a pass over the training set.
     batch_size: examples a step.
     place: constrains how a batch lies on the devices.
+    gather: constrains parameters to lie whole on every device, for use.
+    parts: the batch is worked on in so many, and their gradients averaged.
+    mixup: α of mixup, or 0 for none.
+    skip_nonfinite: an update that is not finite is left out; else it ends the
+      training.
   """
 
   student: nnx.GraphDef
@@ -54,9 +60,47 @@ class Task:
   steps_per_epoch: int
   batch_size: int
   place: Callable[[Batch], Batch] = lambda batch: batch
+  gather: Callable[[models.Tree], models.Tree] = lambda params: params
+  parts: int = 1
+  mixup: float = 0.0
+  skip_nonfinite: bool = False
 
 
 METRICS = ('loss', 'accuracy', 'gradient_norm')
+
+
+class Examples(NamedTuple):
+  """A batch, ready for the networks.
+
+  Attributes:
+    inputs: `[B, ...]`, augmented and normalised.
+    labels: `[B]`.
+    teacher_logits: `[B, K]`, or None.
+    shares: `[B]`, of the example itself in what mixup made of it, or None.
+    partners: `[B]`, labels of the examples that mixup added, or None.
+  """
+
+  inputs: jax.Array
+  labels: jax.Array
+  teacher_logits: jax.Array | None
+  shares: jax.Array | None = None
+  partners: jax.Array | None = None
+
+
+class Answers(NamedTuple):
+  """What the networks say of a batch.
+
+  Attributes:
+    losses: `[B]`, in nats.
+    logits: the student's, `[B, K]`.
+    teacher_logits: `[B, K]`, or None.
+    rest: the student's batch statistics after this batch.
+  """
+
+  losses: jax.Array
+  logits: jax.Array
+  teacher_logits: jax.Array | None
+  rest: models.Tree
 
 
 def train_step(
@@ -68,6 +112,9 @@ def train_step(
 ) -> tuple[State, dict[str, jax.Array]]:
   """Updates the student once. Pure; the only place where losses are reduced.
 
+  An update from a loss, a gradient or batch statistics that are not finite is
+  not made. Then the step stays the same, too, unless `task.skip_nonfinite`.
+
   Args:
     task: what the step is made of.
     state: the student's state.
@@ -76,132 +123,187 @@ def train_step(
     key: the run's key; the step's own is `fold_in(key, state.step)`.
 
   Returns:
-    The new state, and the batch's scalars named by `METRICS`.
+    The new state, and the batch's scalars named by `METRICS`, beside `steps`
+    and `skipped`: 1 and 0, or 0 and 1 with the others 0 for no update.
   """
-  augment_key, dropout_key = jax.random.split(
-    jax.random.fold_in(key, state.step)
+  examples, dropout_key = prepare(task, batch, key, state.step)
+  mean = _mean_over_parts if task.parts > 1 else _mean_over_batch
+  loss, accuracy, rest, gradient = mean(
+    task, state, teacher, examples, dropout_key
   )
-  inputs = task.normalise(task.augment(augment_key, batch.inputs))
-  epoch = state.step / task.steps_per_epoch
-
-  def mean_loss(
-    params: models.Tree,
-  ) -> tuple[jax.Array, tuple[models.Tree, jax.Array]]:
-    outputs, rest = models.apply(
-      task.student, params, state.rest, inputs, train=True, key=dropout_key
-    )
-    exchange = methods.Exchange(
-      outputs, *_consult(task, teacher, batch, inputs), batch.labels, epoch
-    )
-    per_example = task.loss(exchange, task.settings)
-    return jnp.mean(per_example), (rest, outputs.logits)
-
-  (loss, (rest, logits)), gradient = jax.value_and_grad(
-    mean_loss, has_aux=True
-  )(state.params)
+  norm = optax.tree.norm(gradient)
+  finite = jnp.isfinite(loss) & jnp.isfinite(norm) & _all_finite(rest)
   updates, opt_state = task.optimizer.update(
     gradient, state.opt_state, state.params
   )
   params = optax.apply_updates(state.params, updates)
-  metrics = {
-    'loss': loss,
-    'accuracy': jnp.mean(jnp.argmax(logits, -1) == batch.labels),
-    'gradient_norm': optax.tree.norm(gradient),
-  }
   ema = state.ema
   if ema is not None:
     # Early on the average is short: it forgets the initialisation.
     early = (1 + state.step) / (10 + state.step)
     decay = jnp.minimum(task.settings.ema_decay, early)
     ema = optax.incremental_update(Weights(params, rest), ema, 1 - decay)
-  return State(state.step + 1, params, rest, opt_state, ema), metrics
+  updated = State(state.step + 1, params, rest, opt_state, ema)
+  kept = state
+  if task.skip_nonfinite:
+    kept = dataclasses.replace(state, step=updated.step)
+  choose = functools.partial(jnp.where, finite)
+  metrics = {'loss': loss, 'accuracy': accuracy, 'gradient_norm': norm}
+  metrics = {name: choose(value, 0.0) for name, value in metrics.items()}
+  counts = {'steps': choose(1.0, 0.0), 'skipped': choose(0.0, 1.0)}
+  return jax.tree.map(choose, updated, kept), metrics | counts
 
 
-class Order(NamedTuple):
-  """The batches of an epoch.
-
-  Attributes:
-    epoch: scalar, whose order it is; -1 for none yet.
-    rows: `[steps_per_epoch, B]`, positions in the training set.
-  """
-
-  epoch: jax.Array
-  rows: jax.Array
-
-
-def run_steps(
-  task: Task,
-  state: State,
-  teacher: Weights | None,
-  data: Batch,
-  order: Order,
-  sums: dict[str, jax.Array],
-  key: jax.Array,
-  stop: jax.Array,
-) -> tuple[State, Order, dict[str, jax.Array]]:
-  """Trains until step `stop`, wherever that is, in one dispatch.
-
-  Every epoch is a new permutation of the training set, cut into whole batches.
+def prepare(
+  task: Task, batch: Batch, key: jax.Array, step: jax.Array
+) -> tuple[Examples, jax.Array]:
+  """Returns a batch as the networks see it in a step, and its dropout key.
 
   Args:
     task: what a step is made of.
-    state: the student's state.
-    teacher: the frozen teacher, or None.
-    data: the whole training set, `N` examples.
-    order: what the last call returned, or `no_order`; it saves time only.
-    sums: running sums of the metrics.
+    batch: `B` examples as stored.
     key: the run's key.
-    stop: scalar, the step to stop before.
+    step: scalar, which step.
 
   Returns:
-    The new state, order and sums.
+    The examples and a key.
   """
-  order_key, step_key = jax.random.split(key)
-  num_examples = data.labels.shape
-
-  def order_of(epoch: jax.Array) -> Order:
-    bits = jax.random.bits(jax.random.fold_in(order_key, epoch), num_examples)
-    rows = jnp.argsort(bits)[: task.steps_per_epoch * task.batch_size]
-    return Order(epoch, rows.reshape(task.steps_per_epoch, task.batch_size))
-
-  def body(_: jax.Array, carry: tuple) -> tuple:
-    state, order, sums = carry
-    epoch, position = jnp.divmod(state.step, task.steps_per_epoch)
-    order = jax.lax.cond(order.epoch == epoch, lambda _: order, order_of, epoch)
-    batch = task.place(_take(data, order.rows[position]))
-    state, metrics = train_step(task, state, teacher, batch, step_key)
-    return state, order, jax.tree.map(jnp.add, sums, metrics)
-
-  return jax.lax.fori_loop(state.step, stop, body, (state, order, sums))
+  step_key = jax.random.fold_in(key, step)
+  augment_key, dropout_key = jax.random.split(step_key)
+  inputs = task.normalise(task.augment(augment_key, batch.inputs))
+  examples = Examples(inputs, batch.labels, batch.teacher_logits)
+  if task.mixup:
+    inputs, shares = data.mixup(
+      jax.random.fold_in(augment_key, 1), inputs, alpha=task.mixup
+    )
+    partners = jnp.roll(batch.labels, 1, axis=0)
+    examples = examples._replace(
+      inputs=inputs, shares=shares, partners=partners
+    )
+  return examples, dropout_key
 
 
-def no_order(task: Task) -> Order:
-  """Returns what stands for an order before the first step."""
-  shape = (task.steps_per_epoch, task.batch_size)
-  return Order(jnp.full((), -1, jnp.int32), jnp.zeros(shape, jnp.int32))
+def answer(
+  task: Task,
+  params: models.Tree,
+  state: State,
+  teacher: Weights | None,
+  examples: Examples,
+  key: jax.Array,
+) -> Answers:
+  """Returns what both networks say of a batch, and the loss of each example.
+
+  Args:
+    task: what a step is made of.
+    params: the student's parameters.
+    state: the rest of the student, and the step.
+    teacher: the frozen teacher, or None.
+    examples: `B` of them.
+    key: of the dropout.
+
+  Returns:
+    The answers.
+  """
+  outputs, rest = models.apply(
+    task.student,
+    task.gather(params),
+    state.rest,
+    examples.inputs,
+    train=True,
+    key=key,
+  )
+  mentor, class_weights = _consult(task, teacher, examples)
+  epoch = state.step / task.steps_per_epoch
+
+  def losses_of(labels: jax.Array) -> jax.Array:
+    exchange = methods.Exchange(outputs, mentor, class_weights, labels, epoch)
+    return task.loss(exchange, task.settings)
+
+  losses = losses_of(examples.labels)
+  if examples.shares is not None:
+    share = examples.shares
+    losses = share * losses + (1 - share) * losses_of(examples.partners)
+  return Answers(losses, outputs.logits, mentor and mentor.logits, rest)
 
 
 def zero_sums() -> dict[str, jax.Array]:
   """Returns the metrics' sums before the first step."""
-  return {name: jnp.zeros(()) for name in METRICS}
+  return {name: jnp.zeros(()) for name in (*METRICS, 'steps', 'skipped')}
 
 
-def _take(data: Batch, rows: jax.Array) -> Batch:
-  """The examples at `rows`; whole rows of a matrix are the fastest to fetch."""
-  return jax.tree.map(
-    lambda a: a.reshape(len(a), -1)[rows].reshape(*rows.shape, *a.shape[1:]),
-    data,
+def _mean_over_batch(
+  task: Task,
+  state: State,
+  teacher: Weights | None,
+  examples: Examples,
+  key: jax.Array,
+) -> tuple[jax.Array, jax.Array, models.Tree, models.Tree]:
+  """Mean loss, accuracy, new batch statistics, and gradient."""
+
+  def mean_loss(params: models.Tree) -> tuple[jax.Array, Answers]:
+    answers = answer(task, params, state, teacher, examples, key)
+    return jnp.mean(answers.losses), answers
+
+  (loss, answers), gradient = jax.value_and_grad(mean_loss, has_aux=True)(
+    state.params
   )
+  correct = jnp.argmax(answers.logits, -1) == examples.labels
+  return loss, jnp.mean(correct), answers.rest, gradient
+
+
+def _mean_over_parts(
+  task: Task,
+  state: State,
+  teacher: Weights | None,
+  examples: Examples,
+  key: jax.Array,
+) -> tuple[jax.Array, jax.Array, models.Tree, models.Tree]:
+  """The same over parts of the batch, one after the other.
+
+  Each takes every `parts`-th example, so that all devices share each part.
+  """
+  split = jax.tree.map(
+    lambda a: jnp.swapaxes(a.reshape(-1, task.parts, *a.shape[1:]), 0, 1),
+    examples,
+  )
+
+  def body(carry: tuple, part: tuple) -> tuple[tuple, None]:
+    rest, totals = carry
+    index, examples = part
+    *means, rest, gradient = _mean_over_batch(
+      task,
+      dataclasses.replace(state, rest=rest),
+      teacher,
+      examples,
+      jax.random.fold_in(key, index),
+    )
+    return (rest, jax.tree.map(jnp.add, totals, (means, gradient))), None
+
+  zero = jnp.zeros(())
+  totals = [zero, zero], jax.tree.map(jnp.zeros_like, state.params)
+  (rest, totals), _ = jax.lax.scan(
+    body, (state.rest, totals), (jnp.arange(task.parts), split)
+  )
+  (loss, accuracy), gradient = jax.tree.map(lambda t: t / task.parts, totals)
+  return loss, accuracy, rest, gradient
+
+
+def _all_finite(tree: models.Tree) -> jax.Array:
+  checks = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
+  return functools.reduce(jnp.logical_and, checks, jnp.ones((), bool))
 
 
 def _consult(
-  task: Task, teacher: Weights | None, batch: Batch, inputs: jax.Array
+  task: Task, teacher: Weights | None, examples: Examples
 ) -> tuple[models.Outputs | None, jax.Array | None]:
   """The teacher's outputs on a batch, and its class weights."""
   if teacher is None:
     return None, None
-  class_weights = models.merge(task.teacher, *teacher).class_weights
-  if batch.teacher_logits is not None:
-    return models.Outputs(batch.teacher_logits, {}), class_weights
-  outputs, _ = models.apply(task.teacher, *teacher, inputs, train=False)
+  params = task.gather(teacher.params)
+  class_weights = models.merge(task.teacher, params, teacher.rest).class_weights
+  if examples.teacher_logits is not None:
+    return models.Outputs(examples.teacher_logits, {}), class_weights
+  outputs, _ = models.apply(
+    task.teacher, params, teacher.rest, examples.inputs, train=False
+  )
   return outputs, class_weights

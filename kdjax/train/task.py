@@ -5,23 +5,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import optax
 from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kdjax import data, methods, models
-from kdjax.train import evaluate, optimizer, sharding, step
-from kdjax.train.state import Network, State, Weights, create
-
-_AUGMENT = {
-  'none': lambda key, inputs: inputs,
-  'crop': functools.partial(data.pad_crop_flip, flip=False),
-  'crop_flip': data.pad_crop_flip,
-}
-
-
-# Folded into the seed, so that no run key is a key of the initialisation.
-_RUN = 0x52554E
+from kdjax.train import evaluate, feeds, optimizer, sharding, step
+from kdjax.train.state import Network, PyTree, Snapshot, Weights, create
 
 
 class Job(NamedTuple):
@@ -29,32 +20,30 @@ class Job(NamedTuple):
 
   Attributes:
     task: what a step is made of.
-    initial: the state before the first step.
+    feed: takes its steps.
     teacher: the frozen teacher, or None.
-    examples: the training set.
-    dev: the held-out set.
-    key: the run's key.
-    predict: maps parameters, batch statistics and inputs to logits.
+    like: shapes, types and places of what changes in the training.
+    initialise: makes it, as it is before the first step.
+    dev: counts what is right in the held-out set.
     rate: the learning rate as a function of the step.
     num_steps: steps in the whole training.
   """
 
   task: step.Task
-  initial: State
+  feed: feeds.Feed
   teacher: Weights | None
-  examples: step.Batch
-  dev: step.Batch
-  key: jax.Array
-  predict: evaluate.Predict
+  like: Snapshot
+  initialise: Callable[[], Snapshot]
+  dev: evaluate.Evaluator
   rate: Callable[[int], jax.Array]
   num_steps: int
 
 
-def build(config: ConfigDict, dataset: data.Dataset) -> Network:
+def build(config: ConfigDict, dataset: data.Dataset) -> nnx.Module:
   """Returns the untrained network of `config.student`.
 
   Args:
-    config: with `student` and `seed`.
+    config: with `student`, `compute_dtype` and `seed`.
     dataset: decides the input shape and the classes.
 
   Returns:
@@ -64,39 +53,51 @@ def build(config: ConfigDict, dataset: data.Dataset) -> Network:
     ValueError: an unknown model, or options that it does not take.
   """
   options = {k: v for k, v in config.student.items() if v and k != 'name'}
-  model = models.build(
+  return models.build(
     config.student.name,
     input_shape=dataset.input_shape,
     num_classes=dataset.num_classes,
     seed=config.seed,
+    dtype=config.compute_dtype,
     **options,
   )
-  return Network(*models.split(model))
 
 
-def predictor(
+def shapes(config: ConfigDict, dataset: data.Dataset) -> Network:
+  """Returns what `build` would, without computing a number."""
+  return Network(
+    *models.split(nnx.eval_shape(functools.partial(build, config, dataset)))
+  )
+
+
+def evaluator(
   graphdef: nnx.GraphDef,
+  split: data.Split,
   config: ConfigDict,
   dataset: data.Dataset,
   mesh: Mesh,
-) -> evaluate.Predict:
-  """Returns the compiled function from a set's inputs to its logits.
+) -> evaluate.Evaluator:
+  """Returns what counts a network's right answers in a split.
 
   Args:
     graphdef: the network's graph definition.
+    split: of the data set.
     config: with `eval_batch_size`.
     dataset: whose inputs they are.
     mesh: the devices.
 
   Returns:
-    `predict(params, rest, inputs)`.
+    The evaluator.
   """
-  size = mesh.shape['data']
-  return evaluate.make_predict(
+  return evaluate.Evaluator(
     graphdef,
-    _normaliser(dataset),
-    batch_size=-(-config.eval_batch_size // size) * size,
-    place=_placer(mesh),
+    split,
+    normalise=feeds.normaliser(dataset),
+    num_classes=dataset.num_classes,
+    batch_size=config.eval_batch_size,
+    mesh=mesh,
+    gather=_gatherer(mesh),
+    **feeds.reading(config),
   )
 
 
@@ -124,12 +125,10 @@ def check(
       f'config.{prefix}batch_size={config.batch_size} is larger than the '
       f'{num_examples} training examples'
     )
-  sharding.check_divides(config.batch_size, mesh, f'{prefix}batch_size')
-  if config.dataset.augment != 'none' and len(dataset.input_shape) != 3:
-    raise ValueError(
-      f'config.dataset.augment={config.dataset.augment!r} needs images; '
-      f"{dataset.name} has inputs of shape {dataset.input_shape}: use 'none'"
-    )
+  sharding.check_divides(
+    config.batch_size, mesh, f'{prefix}batch_size', config.accumulate_steps
+  )
+  feeds.check_augmentation(config, dataset)
   steps_per_epoch = num_examples // config.batch_size
   optimizer.schedule(config, steps_per_epoch=steps_per_epoch)
   return steps_per_epoch
@@ -157,58 +156,106 @@ def prepare(
       augmentation does not fit the data.
   """
   steps_per_epoch = check(config, dataset, mesh)
-  network = build(config, dataset)
   update = optimizer.make(config, steps_per_epoch=steps_per_epoch)
+  graphdef = shapes(config, dataset).graphdef
   task = step.Task(
-    student=network.graphdef,
+    student=graphdef,
     teacher=teacher and teacher.graphdef,
     loss=methods.get(config.method).loss,
     settings=config,
     optimizer=update,
-    augment=_AUGMENT[config.dataset.augment],
-    normalise=_normaliser(dataset),
+    augment=feeds.AUGMENT[config.dataset.augment].apply,
+    normalise=feeds.normaliser(dataset),
     steps_per_epoch=steps_per_epoch,
     batch_size=config.batch_size,
     place=_placer(mesh),
+    gather=_gatherer(mesh),
+    parts=config.accumulate_steps,
+    mixup=config.dataset.mixup,
+    skip_nonfinite=config.nonfinite == 'skip',
   )
-  initial = create(
-    network.params, network.rest, update, ema_decay=config.ema_decay
+  weights = teacher and _place(
+    config, 'teacher', Weights(teacher.params, teacher.rest), mesh
   )
-  place = functools.partial(jax.device_put, device=sharding.replicated(mesh))
+  initialise = functools.partial(_initial, config, dataset, update)
+  like = _like(config, jax.eval_shape(initialise), mesh)
   return Job(
     task=task,
-    initial=place(initial),
-    teacher=teacher and place(Weights(teacher.params, teacher.rest)),
-    examples=place(_examples(config, dataset, teacher, mesh)),
-    dev=place(step.Batch(*dataset.dev)),
-    key=place(jax.random.fold_in(jax.random.key(config.seed), _RUN)),
-    predict=predictor(network.graphdef, config, dataset, mesh),
+    feed=feeds.make(config, dataset, task, weights, mesh),
+    teacher=weights,
+    like=like,
+    initialise=jax.jit(
+      initialise, out_shardings=jax.tree.map(lambda a: a.sharding, like)
+    ),
+    dev=evaluator(graphdef, dataset.dev, config, dataset, mesh),
     rate=jax.jit(optimizer.schedule(config, steps_per_epoch=steps_per_epoch)),
     num_steps=config.num_epochs * steps_per_epoch,
   )
 
 
-def _examples(
+def like(config: ConfigDict, dataset: data.Dataset, mesh: Mesh) -> Snapshot:
+  """Returns shapes, types and places of what a training saves.
+
+  Args:
+    config: what trains.
+    dataset: what it trains on.
+    mesh: the devices.
+
+  Returns:
+    A snapshot without values.
+  """
+  steps_per_epoch = len(dataset.train.labels) // config.batch_size
+  update = optimizer.make(config, steps_per_epoch=steps_per_epoch)
+  initialise = functools.partial(_initial, config, dataset, update)
+  return _like(config, jax.eval_shape(initialise), mesh)
+
+
+def _initial(
   config: ConfigDict,
   dataset: data.Dataset,
-  teacher: Network | None,
-  mesh: Mesh,
-) -> step.Batch:
-  """The training set, with the teacher's logits where they never change."""
-  examples = step.Batch(*dataset.train)
-  fixed = config.dataset.augment == 'none'
-  if teacher is None or not fixed or not config.teacher.precompute_logits:
-    return examples
-  predict = predictor(teacher.graphdef, config, dataset, mesh)
-  logits = predict(teacher.params, teacher.rest, examples.inputs)
-  return examples._replace(teacher_logits=logits)
+  update: optax.GradientTransformation,
+) -> Snapshot:
+  """What is before the first step."""
+  _, params, rest = models.split(build(config, dataset))
+  state = create(params, rest, update, ema_decay=config.ema_decay)
+  return Snapshot(state, step.zero_sums())
 
 
-def _normaliser(dataset: data.Dataset) -> Callable[[jax.Array], jax.Array]:
-  return functools.partial(data.normalise, mean=dataset.mean, std=dataset.std)
+def _like(config: ConfigDict, shapes: Snapshot, mesh: Mesh) -> Snapshot:
+  """The same with the places of the arrays."""
+  return jax.tree.map(
+    lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
+    shapes,
+    _shardings(config, 'student', shapes, mesh),
+  )
+
+
+def _shardings(
+  config: ConfigDict, network: str, tree: PyTree, mesh: Mesh
+) -> PyTree:
+  if network in config.split_networks:
+    return sharding.split(mesh, tree)
+  return jax.tree.map(lambda _: sharding.replicated(mesh), tree)
+
+
+def _place(
+  config: ConfigDict, network: str, weights: Weights, mesh: Mesh
+) -> Weights:
+  move = jax.jit(
+    lambda w: w, out_shardings=_shardings(config, network, weights, mesh)
+  )
+  return move(weights)
 
 
 def _placer(mesh: Mesh) -> Callable[[Any], Any]:
-  """Splits a batch over the mesh's data axis."""
+  """Splits a batch over the devices."""
   by_example = sharding.by_example(mesh)
   return lambda batch: jax.lax.with_sharding_constraint(batch, by_example)
+
+
+def _gatherer(mesh: Mesh) -> Callable[[models.Tree], models.Tree]:
+  """Makes parameters whole, for use, where the 'model' axis shares them."""
+  if mesh.shape['model'] == 1:
+    return lambda params: params
+  whole = sharding.replicated(mesh)
+  return lambda params: jax.lax.with_sharding_constraint(params, whole)

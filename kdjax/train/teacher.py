@@ -7,15 +7,14 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 import kdjax
 from kdjax import data
-from kdjax.train import workdirs
+from kdjax.train import hosts, workdirs
 from kdjax.train.files import read_json, write_json
 from kdjax.train.loop import Fitted, fit, restore
-from kdjax.train.progress import Reporter
+from kdjax.train.session import Session
 from kdjax.train.state import Network
 
 # Keys of a training that decide its outcome, beside the data itself.
@@ -28,9 +27,10 @@ _DETERMINANTS = (
   'learning_rate',
   'optimizer',
   'schedule',
+  'accumulate_steps',
+  'compute_dtype',
   'ema_decay',
   'seed',
-  'model_devices',
 )
 _NETWORK = ('name', 'widths', 'dropout')
 _TRAINING = (
@@ -92,8 +92,7 @@ def obtain(
   dataset: data.Dataset,
   *,
   workdir: Path,
-  mesh: Mesh,
-  reporter: Reporter,
+  session: Session,
 ) -> Network:
   """Returns the trained teacher.
 
@@ -105,8 +104,7 @@ def obtain(
     config: a run's configuration.
     dataset: with the whole training set.
     workdir: takes `teacher/`.
-    mesh: the devices.
-    reporter: shows the progress.
+    session: the devices, and those who watch.
 
   Returns:
     The network after its last step.
@@ -119,19 +117,18 @@ def obtain(
       check_checkpoint(config),
       dataset,
       directory=Path(config.teacher.checkpoint),
-      mesh=mesh,
+      session=session,
     )
   own = config_of(config)
   directory = workdir / 'teacher'
   cached = _cache_dir(config)
   if cached:
     cached = cached / fingerprint(own, dataset)
-  if cached and cached.exists() and not directory.exists():
-    _copy(cached, directory)
-    reporter.say(f'teacher   from the cache: {cached}')
-  fitted = _train(own, dataset, directory, mesh, reporter)
-  if cached and not cached.exists():
-    _copy(directory, cached)
+  if cached and hosts.on_primary(lambda: _copy(cached, directory)):
+    session.reporter.say(f'teacher   from the cache: {cached}')
+  fitted = _train(own, dataset, directory, session)
+  if cached:
+    hosts.on_primary(lambda: _copy(directory, cached))
   return fitted.last
 
 
@@ -139,20 +136,29 @@ def _train(
   own: ConfigDict,
   dataset: data.Dataset,
   directory: Path,
-  mesh: Mesh,
-  reporter: Reporter,
+  session: Session,
 ) -> Fitted:
-  directory.mkdir(parents=True, exist_ok=True)
-  write_json(directory / 'config.json', json.loads(own.to_json()))
+  saved = hosts.on_primary(lambda: _saved_config(own, directory))
   return fit(
-    own,
+    workdirs.carried_out_as(own, saved),
     dataset,
     teacher=None,
     name='teacher',
     directory=directory,
-    mesh=mesh,
-    reporter=reporter,
+    session=session,
   )
+
+
+def _saved_config(own: ConfigDict, directory: Path) -> dict:
+  """What the teacher in the folder was trained by; now written if it is new.
+
+  One from the cache may have been evaluated and logged at other steps.
+  """
+  path = directory / 'config.json'
+  if not path.exists():
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(path, json.loads(own.to_json()))
+  return read_json(path)
 
 
 def check_checkpoint(config: ConfigDict) -> ConfigDict:
@@ -189,7 +195,7 @@ def check_checkpoint(config: ConfigDict) -> ConfigDict:
       f'{given} was trained with other values of config.'
       f'{", config.".join(names)}: see {path}'
     )
-  return ConfigDict(saved)
+  return workdirs.carried_out_as(config, saved)
 
 
 def _cache_dir(config: ConfigDict) -> Path | None:
@@ -203,8 +209,14 @@ def _cache_dir(config: ConfigDict) -> Path | None:
   return Path(home).expanduser() / 'kdjax' / 'teachers'
 
 
-def _copy(source: Path, target: Path) -> None:
-  """Copies a folder so that `target` is there whole or not at all."""
+def _copy(source: Path, target: Path) -> bool:
+  """Copies a folder, unless it is there; `target` is whole or not there.
+
+  Returns:
+    Whether it was copied.
+  """
+  if target.exists() or not source.exists():
+    return False
   target.parent.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
     copy = Path(scratch) / 'copy'
@@ -214,3 +226,5 @@ def _copy(source: Path, target: Path) -> None:
     except OSError:
       if not target.exists():  # else another run was first
         raise
+      return False
+  return True

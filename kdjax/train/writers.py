@@ -1,16 +1,27 @@
 """Metrics as files: one JSON object a line, and TensorBoard events."""
 
+import contextlib
 import json
 import math
+import os
+import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
+from kdjax.train import hosts
 from kdjax.train.files import write_whole
 
 
 class MetricsWriter:
-  """Appends rows to `metrics.jsonl` and to an event file beside it."""
+  """Appends rows to `metrics.jsonl` and to an event file beside it.
+
+  Host 0 alone writes; on the others nothing happens.
+  """
 
   def __init__(self, directory: Path, *, resume_step: int) -> None:
     """Opens the files; rows after `resume_step` will be written again.
@@ -19,20 +30,22 @@ class MetricsWriter:
       directory: the run's folder.
       resume_step: the step that training goes on from.
     """
+    self._file = self._events = None
+    if not hosts.is_primary():
+      return
     path = directory / 'metrics.jsonl'
     kept = [row for row in read_metrics(path) if row['step'] <= resume_step]
     write_whole(path, ''.join(json.dumps(row) + '\n' for row in kept))
     self._file = path.open('a')
-    self._events = SummaryWriter(
-      str(directory), purge_step=resume_step + 1, flush_secs=30
-    )
+    self._events = _Events(directory, purge_step=resume_step + 1)
 
   def __enter__(self) -> 'MetricsWriter':
     return self
 
   def __exit__(self, *_: object) -> None:
-    self._file.close()
-    self._events.close()
+    if self._file:
+      self._file.close()
+      self._events.close()
 
   def write(self, step: int, metrics: dict[str, float]) -> None:
     """Writes a row; a value that is not finite becomes `null`.
@@ -40,15 +53,67 @@ class MetricsWriter:
     Args:
       step: updates so far.
       metrics: scalars by name.
+
+    Raises:
+      OSError: the row cannot be written.
     """
-    row = {'step': step}
-    for name, value in metrics.items():
-      finite = math.isfinite(value)
-      row[name] = value if finite else None
-      if finite:
-        self._events.add_scalar(name, value, step)
+    if not self._file:
+      return
+    finite = {k: v for k, v in metrics.items() if math.isfinite(v)}
+    row = {'step': step, **{k: finite.get(k) for k in metrics}}
     self._file.write(json.dumps(row) + '\n')
     self._file.flush()
+    self._events.write(step, finite)
+
+  def sync(self) -> None:
+    """Returns when all rows are on disk."""
+    if self._file:
+      os.fsync(self._file.fileno())
+      self._events.flush()
+
+
+class _Events:
+  """Events for TensorBoard. They are a view: losing them ends no training."""
+
+  def __init__(self, directory: Path, *, purge_step: int) -> None:
+    self._writer = None
+    start = SessionLog(status=SessionLog.START)
+    with self._forgiven():
+      # Two that begin in one second would have one name.
+      prefix, suffix = str(directory / 'events'), f'.{purge_step}'
+      self._writer = EventsWriter(prefix, suffix)
+      self._add(Event(step=purge_step, session_log=start))
+
+  def write(self, step: int, metrics: dict[str, float]) -> None:
+    with self._forgiven():
+      for name, value in metrics.items() if self._writer else ():
+        self._add(Event(step=step, summary=scalar(name, value)))
+
+  def flush(self) -> None:
+    with self._forgiven():
+      if self._writer:
+        self._writer.flush()
+
+  def close(self) -> None:
+    with self._forgiven():
+      if self._writer:
+        self._writer.close()
+
+  def _add(self, event: Event) -> None:
+    if self._writer:
+      event.wall_time = time.time()
+      self._writer.write_event(event)
+
+  @contextlib.contextmanager
+  def _forgiven(self) -> Iterator[None]:
+    """Turns a failure into one warning, and stops writing."""
+    try:
+      yield
+    except Exception as error:
+      writer, self._writer = self._writer, None
+      with contextlib.suppress(Exception):
+        writer.close()
+      warnings.warn(f'no more TensorBoard events: {error}', stacklevel=4)
 
 
 def read_metrics(path: Path) -> list[dict]:

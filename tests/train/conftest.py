@@ -8,6 +8,9 @@ import pytest
 from kdjax import config as configuration
 from kdjax import data
 from kdjax.train import sharding
+from kdjax.train.interrupts import Interrupts
+from kdjax.train.session import Session
+from kdjax.train.watchdog import Watchdog
 
 
 class Silent:
@@ -51,6 +54,12 @@ def interrupted():
 @pytest.fixture
 def mesh():
   return sharding.make_mesh(devices=jax.devices()[:1])
+
+
+@pytest.fixture
+def session(mesh, silent):
+  """One device, a silent reporter, and nobody who watches."""
+  return Session(mesh, silent, Interrupts(), Watchdog(0))
 
 
 @pytest.fixture

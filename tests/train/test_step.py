@@ -10,8 +10,8 @@ import pytest
 
 from kdjax import methods, models
 from kdjax.config import default
-from kdjax.train import sharding, step
-from kdjax.train.state import Weights, create
+from kdjax.train import resident, sharding, step
+from kdjax.train.state import Snapshot, Weights, create
 
 SHAPE = (8, 8, 3)
 NUM_CLASSES = 5
@@ -58,10 +58,10 @@ def _close(a, b, rtol=1e-5, atol=1e-6):
 
 
 def _run(task, state, teacher, data, stop, key=None):
-  run = jax.jit(functools.partial(step.run_steps, task))
+  run = jax.jit(functools.partial(resident.run_steps, task))
   key = jax.random.key(0) if key is None else key
-  order, sums = step.no_order(task), step.zero_sums()
-  state, _, sums = run(state, teacher, data, order, sums, key, jnp.int32(stop))
+  order, start = resident.no_order(task), Snapshot(state, step.zero_sums())
+  (state, sums), _ = run(start, teacher, data, order, key, jnp.int32(stop))
   return state, sums
 
 
@@ -138,15 +138,16 @@ def test_a_loop_is_its_steps_bit_for_bit_wherever_it_is_cut():
 def test_an_order_is_carried_through_an_epoch_and_no_further():
   task, state, teacher = _task()
   data, key = _data(), jax.random.key(0)
-  run = jax.jit(functools.partial(step.run_steps, task))
+  run = jax.jit(functools.partial(resident.run_steps, task))
   whole, _ = _run(task, state, teacher, data, 7)
-  order, sums, epochs = step.no_order(task), step.zero_sums(), []
+  order, epochs = resident.no_order(task), []
+  snapshot = Snapshot(state, step.zero_sums())
   for stop in (2, 3, 5, 7):
-    args = teacher, data, order, sums, key, jnp.int32(stop)
-    state, order, sums = run(state, *args)
+    args = teacher, data, order, key, jnp.int32(stop)
+    snapshot, order = run(snapshot, *args)
     epochs.append(int(order.epoch))
   assert epochs == [0, 0, 1, 2]
-  chex.assert_trees_all_equal(state, whole)
+  chex.assert_trees_all_equal(snapshot.state, whole)
 
 
 def test_every_example_comes_once_an_epoch_in_another_order_each_time():

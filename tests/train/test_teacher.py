@@ -6,10 +6,9 @@ import pytest
 from kdjax.train import teacher
 
 
-def _obtain(config, dataset, workdir, mesh, reporter):
-  return teacher.obtain(
-    config, dataset, workdir=workdir, mesh=mesh, reporter=reporter
-  )
+def _obtain(config, dataset, workdir, session, reporter=None):
+  session = session._replace(reporter=reporter or session.reporter)
+  return teacher.obtain(config, dataset, workdir=workdir, session=session)
 
 
 def _print_of(config, dataset):
@@ -17,12 +16,12 @@ def _print_of(config, dataset):
 
 
 def test_it_is_trained_once_and_found_by_other_runs(
-  config, digits, tmp_path, mesh, silent
+  config, digits, tmp_path, session, silent
 ):
-  first = _obtain(config, digits, tmp_path / 'a', mesh, silent)
+  first = _obtain(config, digits, tmp_path / 'a', session)
   assert [name for name, *_ in silent.phases] == ['teacher']
   config.update({'seed': 5, 'method': 'dkd', 'temperature': 9.0})
-  second = _obtain(config, digits, tmp_path / 'b', mesh, silent)
+  second = _obtain(config, digits, tmp_path / 'b', session)
   assert len(silent.phases) == 1
   assert 'from the cache' in silent.said[0]
   assert (tmp_path / 'b' / 'teacher' / 'config.json').exists()
@@ -30,11 +29,11 @@ def test_it_is_trained_once_and_found_by_other_runs(
 
 
 def test_without_a_cache_it_stays_in_the_workdir(
-  config, digits, tmp_path, mesh, silent
+  config, digits, tmp_path, session, silent
 ):
   config.teacher.cache_dir = 'off'
   for _ in range(2):
-    _obtain(config, digits, tmp_path / 'a', mesh, silent)
+    _obtain(config, digits, tmp_path / 'a', session)
   assert len(silent.phases) == 1
   assert not (tmp_path / 'cache').exists()
 
@@ -77,18 +76,18 @@ def test_the_student_is_not_in_its_fingerprint(change, config, digits):
   assert _print_of(config, digits) == before
 
 
-def test_a_given_checkpoint_is_taken(config, digits, tmp_path, mesh, silent):
-  trained = _obtain(config, digits, tmp_path / 'a', mesh, silent)
+def test_a_given_checkpoint_is_taken(config, digits, tmp_path, session, silent):
+  trained = _obtain(config, digits, tmp_path / 'a', session)
   config.teacher.checkpoint = str(tmp_path / 'a' / 'teacher')
-  loaded = _obtain(config, digits, tmp_path / 'b', mesh, silent)
+  loaded = _obtain(config, digits, tmp_path / 'b', session)
   chex.assert_trees_all_equal(trained[1:], loaded[1:])
   assert len(silent.phases) == 1
 
 
-def test_a_checkpoint_that_is_not_there(config, digits, tmp_path, mesh, silent):
+def test_a_checkpoint_that_is_not_there(config, digits, tmp_path, session):
   config.teacher.checkpoint = str(tmp_path / 'nowhere')
   with pytest.raises(ValueError, match=r'nowhere.* is not a trained network'):
-    _obtain(config, digits, tmp_path, mesh, silent)
+    _obtain(config, digits, tmp_path, session)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +100,7 @@ def test_a_checkpoint_that_is_not_there(config, digits, tmp_path, mesh, silent):
   ],
 )
 def test_a_checkpoint_of_something_else(
-  key, value, message, config, digits, tmp_path, mesh, silent
+  key, value, message, config, digits, tmp_path, session, silent
 ):
   folder = tmp_path / 'other'
   (folder / 'checkpoints').mkdir(parents=True)
@@ -110,29 +109,29 @@ def test_a_checkpoint_of_something_else(
   (folder / 'config.json').write_text(json.dumps(saved))
   config.teacher.checkpoint = str(folder)
   with pytest.raises(ValueError, match=message):
-    _obtain(config, digits, tmp_path, mesh, silent)
+    _obtain(config, digits, tmp_path, session)
 
 
 @pytest.mark.parametrize('content', ['{}', '{"stu', '[]', 'null'])
 def test_a_checkpoint_with_a_damaged_config(
-  content, config, digits, tmp_path, mesh, silent
+  content, config, digits, tmp_path, session, silent
 ):
   (tmp_path / 'checkpoints').mkdir()
   (tmp_path / 'config.json').write_text(content)
   config.teacher.checkpoint = str(tmp_path)
   with pytest.raises(ValueError, match=r'config\.json'):
-    _obtain(config, digits, tmp_path, mesh, silent)
+    _obtain(config, digits, tmp_path, session)
 
 
 def test_a_half_trained_checkpoint_is_refused(
-  config, digits, tmp_path, mesh, interrupted, silent
+  config, digits, tmp_path, session, interrupted
 ):
   config.teacher.num_epochs = 4
   with pytest.raises(KeyboardInterrupt):
-    _obtain(config, digits, tmp_path, mesh, interrupted(40))
+    _obtain(config, digits, tmp_path, session, interrupted(40))
   config.teacher.checkpoint = str(tmp_path / 'teacher')
   with pytest.raises(ValueError, match='stopped at step 36 of 72'):
-    _obtain(config, digits, tmp_path, mesh, silent)
+    _obtain(config, digits, tmp_path, session)
 
 
 def test_the_teacher_sees_all_and_never_starts_as_a_student(config):

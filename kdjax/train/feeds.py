@@ -1,0 +1,139 @@
+"""What a training is fed with, by its configuration and its data set."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from kdjax import data
+from kdjax.train import evaluate, sharding
+from kdjax.train.resident import Resident
+from kdjax.train.state import Weights
+from kdjax.train.step import Batch, Task
+from kdjax.train.streamed import Streamed
+
+Feed = Resident | Streamed
+
+
+class Augmentation(NamedTuple):
+  """What is done to the images of a batch.
+
+  Attributes:
+    apply: maps a key and stored inputs to stored inputs, on the device.
+    to: 'all' inputs, 'arrays' of images, or 'encoded' images, which the host
+      crops at random.
+  """
+
+  apply: Callable[[jax.Array, jax.Array], jax.Array]
+  to: str
+
+
+AUGMENT = {
+  'none': Augmentation(lambda key, inputs: inputs, 'all'),
+  'crop': Augmentation(
+    functools.partial(data.pad_crop_flip, flip=False), 'arrays'
+  ),
+  'crop_flip': Augmentation(data.pad_crop_flip, 'arrays'),
+  'resized_crop_flip': Augmentation(data.flip, 'encoded'),
+}
+
+# Folded into the seed, so that no run key is a key of the initialisation.
+_RUN = 0x52554E
+
+
+def check_augmentation(config: ConfigDict, dataset: data.Dataset) -> None:
+  """Raises `ValueError` unless the augmentation fits the inputs.
+
+  Args:
+    config: with `dataset.augment`.
+    dataset: whose inputs they are.
+  """
+  name = config.dataset.augment
+  kind = 'arrays' if len(dataset.input_shape) == 3 else 'vectors'
+  if _is_streamed(dataset):
+    kind = 'encoded'
+  if AUGMENT[name].to not in ('all', kind):
+    allowed = [k for k, v in AUGMENT.items() if v.to in ('all', kind)]
+    needed = {'arrays': 'images in arrays', 'encoded': 'encoded images'}
+    raise ValueError(
+      f'config.dataset.augment={name!r} needs {needed[AUGMENT[name].to]}; '
+      f'for {dataset.name}, with inputs of shape {dataset.input_shape}, use '
+      f'{" or ".join(map(repr, allowed))}'
+    )
+
+
+def make(
+  config: ConfigDict,
+  dataset: data.Dataset,
+  task: Task,
+  teacher: Weights | None,
+  mesh: Mesh,
+) -> Feed:
+  """Returns what takes the steps: from arrays on the devices, or a stream.
+
+  Args:
+    config: a configuration.
+    dataset: `train` is what the network sees.
+    task: what a step is made of.
+    teacher: the frozen teacher, or None.
+    mesh: the devices.
+
+  Returns:
+    The feed.
+  """
+  everywhere = sharding.replicated(mesh)
+  key = jax.jit(
+    lambda: jax.random.fold_in(jax.random.key(config.seed), _RUN),
+    out_shardings=everywhere,
+  )()
+  if _is_streamed(dataset):
+    batches = functools.partial(_batches, config, dataset.train)
+    return Streamed(task, teacher, dataset.train, key, mesh, batches=batches)
+  examples = sharding.place(Batch(*dataset.train), everywhere)
+  is_fixed = config.dataset.augment == 'none' and not config.dataset.mixup
+  if teacher and is_fixed and config.teacher.precompute_logits:
+    predict = evaluate.make_predict(
+      task.teacher,
+      normalise=task.normalise,
+      batch_size=config.eval_batch_size,
+      mesh=mesh,
+    )
+    logits = predict(teacher, examples.inputs)
+    examples = examples._replace(teacher_logits=logits)
+  return Resident(task, teacher, examples, key, mesh)
+
+
+def _batches(
+  config: ConfigDict, split: data.Split, start: int
+) -> Iterator[data.Streamed]:
+  return data.batches(
+    split,
+    batch_size=config.batch_size,
+    seed=config.seed,
+    train=True,
+    num_epochs=config.num_epochs,
+    start=start,
+    host=jax.process_index(),
+    num_hosts=jax.process_count(),
+    **reading(config),
+  )
+
+
+def reading(config: ConfigDict) -> dict[str, int | None]:
+  """Returns with how many threads and processes images are decoded."""
+  return {
+    'num_threads': config.dataset.num_threads or None,
+    'num_workers': config.dataset.num_workers,
+  }
+
+
+def _is_streamed(dataset: data.Dataset) -> bool:
+  return isinstance(dataset.train.inputs, data.Images)
+
+
+def normaliser(dataset: data.Dataset) -> Callable[[jax.Array], jax.Array]:
+  """Returns what maps stored inputs to what the networks take."""
+  return functools.partial(data.normalise, mean=dataset.mean, std=dataset.std)

@@ -1,0 +1,118 @@
+"""What is not finite, where it begins, and in which examples."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from kdjax.train import step
+from kdjax.train.state import PyTree, State, Weights
+
+
+class _Trees(NamedTuple):
+  """Arrays of a step, in the order in which they are computed."""
+
+  gradient: PyTree
+  batch_statistics: PyTree
+  params: PyTree
+
+
+def first_bad_leaf(tree: PyTree) -> str | None:
+  """Returns the path of the first array that is not finite, or None.
+
+  >>> first_bad_leaf({'a': jnp.ones(2), 'b': {'c': jnp.array([0.0, jnp.nan])}})
+  'b/c'
+  """
+  return _first(_bad_leaves(tree))
+
+
+def explain(
+  task: step.Task,
+  state: State,
+  teacher: Weights | None,
+  batch: step.Batch,
+  positions: np.ndarray,
+  key: jax.Array,
+) -> str:
+  """Says what went wrong in a step that made no update.
+
+  The step is taken once more, in the order of its computation: inputs,
+  teacher, student, loss, gradient, batch statistics.
+
+  Args:
+    task: what the step is made of.
+    state: the state before the step.
+    teacher: the frozen teacher, or None.
+    batch: the examples of the step.
+    positions: `[B]`, where they are in the training set.
+    key: the run's key.
+
+  Returns:
+    The first bad leaf, the step and the examples.
+  """
+  rows, trees = jax.jit(functools.partial(_find, task))(
+    state, teacher, batch, key
+  )
+  at = f'in step {int(state.step)}'
+  for name, bad in zip(_ROWS, jax.device_get(rows), strict=True):
+    if bad.any():
+      return f'{name} is not finite {at}, {_examples(positions[bad])}'
+  leaf = _first(trees) or 'a mean over the batch'
+  return f'{leaf} is not finite {at}, {_examples(positions)}'
+
+
+_ROWS = (
+  'an input',
+  'a logit of the teacher',
+  'a logit of the student',
+  'the loss',
+)
+
+
+def _find(
+  task: step.Task,
+  state: State,
+  teacher: Weights | None,
+  batch: step.Batch,
+  key: jax.Array,
+) -> tuple[list[jax.Array], _Trees]:
+  """Which examples are bad, by `_ROWS`, and which leaves."""
+  examples, dropout_key = step.prepare(task, batch, key, state.step)
+
+  def mean_loss(params: PyTree) -> tuple[jax.Array, step.Answers]:
+    found = step.answer(task, params, state, teacher, examples, dropout_key)
+    return jnp.mean(found.losses), found
+
+  gradient, found = jax.grad(mean_loss, has_aux=True)(state.params)
+  updates, _ = task.optimizer.update(gradient, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  teacher_logits = found.teacher_logits
+  if teacher_logits is None:
+    teacher_logits = jnp.zeros_like(found.logits)
+  parts = (examples.inputs, teacher_logits, found.logits, found.losses)
+  rows = [~jnp.isfinite(x).reshape(len(x), -1).all(-1) for x in parts]
+  return rows, _bad_leaves(_Trees(gradient, found.rest, params))
+
+
+@jax.jit
+def _bad_leaves(tree: PyTree) -> PyTree:
+  """Whether each array holds a number that is not finite."""
+  return jax.tree.map(lambda leaf: ~jnp.all(jnp.isfinite(leaf)), tree)
+
+
+def _first(bad: PyTree) -> str | None:
+  """The path of the first leaf that is true."""
+  for path, is_bad in jax.tree_util.tree_leaves_with_path(jax.device_get(bad)):
+    if is_bad:
+      return jax.tree_util.keystr(path, simple=True, separator='/')
+  return None
+
+
+def _examples(positions: np.ndarray) -> str:
+  shown = ', '.join(map(str, np.sort(positions)[:8]))
+  more = len(positions) - 8
+  end = f' and {more} more' if more > 0 else ''
+  return f'examples {shown}{end} of its training set'

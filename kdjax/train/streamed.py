@@ -1,0 +1,130 @@
+"""Training on a data set that is read while it trains: a batch a dispatch."""
+
+import collections
+import functools
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from kdjax import data
+from kdjax.train import sharding
+from kdjax.train.state import Snapshot, Weights
+from kdjax.train.step import Batch, Task, train_step
+
+# So many steps may wait on the device while the host fetches the next batch.
+_AHEAD = 2
+
+
+class Streamed:
+  """Feeds a training from batches that the host decodes ahead of it.
+
+  The step decides which batch comes: there is no other state, so a training
+  goes on where it stopped on any number of hosts.
+  """
+
+  def __init__(
+    self,
+    task: Task,
+    teacher: Weights | None,
+    split: data.Split,
+    key: jax.Array,
+    mesh: Mesh,
+    *,
+    batches: Callable[[int], Iterator[data.Streamed]],
+  ) -> None:
+    """Takes what does not change in a training.
+
+    Args:
+      task: what a step is made of.
+      teacher: the frozen teacher, or None.
+      split: the training set.
+      key: the run's key.
+      mesh: the devices.
+      batches: from a step to this host's part of the batches from there on.
+    """
+    self._task, self._teacher, self._split = task, teacher, split
+    self._key, self._mesh, self._batches = key, mesh, batches
+    self._iterator, self._next = iter(()), -1
+    self._run = None
+
+  def compile(self, snapshot: Snapshot) -> None:
+    """Compiles the step for snapshots that lie as this one does."""
+    everywhere = sharding.replicated(self._mesh)
+    run = jax.jit(
+      functools.partial(_step_at, self._task),
+      donate_argnums=0,
+      out_shardings=(jax.tree.map(lambda a: a.sharding, snapshot), everywhere),
+    )
+    batch = Batch(
+      *sharding.shapes(self._mesh, self._task.batch_size, tuple(self._split))
+    )
+    index = sharding.place(np.int32(0), everywhere)
+    self._run = run.lower(
+      snapshot, self._teacher, batch, self._key, index
+    ).compile()
+
+  def advance(self, snapshot: Snapshot, start: int, stop: int) -> Snapshot:
+    """Trains from step `start` until step `stop`, or until one that fails.
+
+    Args:
+      snapshot: where the training is; its arrays are given up.
+      start: its step.
+      stop: the step to stop before.
+
+    Returns:
+      Where the training is then.
+    """
+    if self._next != start:
+      self._iterator, self._next = self._batches(start), start
+    waiting = collections.deque()
+    for index in range(start, stop):
+      batch, _ = self._fetch()
+      index = sharding.place(np.int32(index), sharding.replicated(self._mesh))
+      with jax.transfer_guard('disallow'):
+        snapshot, done = self._run(
+          snapshot, self._teacher, batch, self._key, index
+        )
+      waiting.append(done)
+      if len(waiting) > _AHEAD:
+        jax.block_until_ready(waiting.popleft())
+    return snapshot
+
+  def batch(self, step: int) -> tuple[Batch, np.ndarray, jax.Array]:
+    """Returns the batch of a step, its positions, and the key to prepare it."""
+    self._iterator, self._next = self._batches(step), step
+    batch, positions = self._fetch()
+    self._next = -1
+    gather = jax.jit(lambda x: x, out_shardings=sharding.replicated(self._mesh))
+    (positions,) = sharding.from_hosts(self._mesh, (positions,))
+    return batch, jax.device_get(gather(positions)), self._key
+
+  def _fetch(self) -> tuple[Batch, np.ndarray]:
+    local = next(self._iterator)
+    self._next += 1
+    inputs, labels = sharding.from_hosts(
+      self._mesh, (local.inputs, local.labels)
+    )
+    return Batch(inputs, labels), local.positions.astype(np.int32)
+
+
+def _step_at(
+  task: Task,
+  snapshot: Snapshot,
+  teacher: Weights | None,
+  batch: Batch,
+  key: jax.Array,
+  index: jax.Array,
+) -> tuple[Snapshot, jax.Array]:
+  """Takes step `index`, unless an earlier one made no update."""
+
+  def take(snapshot: Snapshot) -> Snapshot:
+    state, metrics = train_step(task, snapshot.state, teacher, batch, key)
+    return Snapshot(state, jax.tree.map(jnp.add, snapshot.sums, metrics))
+
+  snapshot = jax.lax.cond(
+    snapshot.state.step == index, take, lambda snapshot: snapshot, snapshot
+  )
+  return snapshot, jnp.copy(snapshot.state.step)
