@@ -76,6 +76,7 @@ def default() -> ConfigDict:
         # 'none', 'crop' or 'crop_flip' for images in arrays; 'none' or
         # 'resized_crop_flip' for encoded ones.
         'augment': 'crop_flip',
+        'image_size': 0,  # that encoded images are cropped to; 0: 224
         'mixup': 0.0,  # α of Beta(α, α); 0: none. The teacher sees the mix.
         'num_threads': 0,  # that decode images; 0: one a core
         'num_workers': 0,  # processes that decode images; 0: this one
@@ -229,6 +230,7 @@ _COUNTS = (
 )
 _NOT_NEGATIVE = (
   'dataset.num_labels',
+  'dataset.image_size',
   'dataset.mixup',
   'dataset.num_threads',
   'dataset.num_workers',

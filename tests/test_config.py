@@ -71,6 +71,7 @@ BOUNDS = {
     ('none', 'crop', 'crop_flip', 'resized_crop_flip'),
     ('flip',),
   ),
+  'dataset.image_size': WHOLE_FROM_ZERO,
   'dataset.mixup': FROM_ZERO,
   'dataset.num_threads': WHOLE_FROM_ZERO,
   'dataset.num_workers': WHOLE_FROM_ZERO,

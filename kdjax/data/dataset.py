@@ -19,10 +19,12 @@ class Split(NamedTuple):
     inputs: images [N, H, W, C] of uint8, or vectors [N, D] of float32, or
       encoded images of a data set that is streamed.
     labels: classes [N] of int32.
+    ids: where in the published split each example is, [N]; None if unknown.
   """
 
   inputs: np.ndarray | Images
   labels: np.ndarray
+  ids: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,7 +64,9 @@ class Dataset:
     arrays = {
       f'{split}.{field}': array
       for split in ('train', 'dev', 'test')
-      for field, array in getattr(self, split)._asdict().items()
+      for field, array in zip(
+        ('inputs', 'labels'), getattr(self, split)[:2], strict=True
+      )
     }
     arrays |= {'mean': np.asarray(self.mean), 'std': np.asarray(self.std)}
     for name, array in arrays.items():
@@ -106,7 +110,8 @@ def permutation(size: int, *, seed: int) -> np.ndarray:
 
 def take(split: Split, positions: np.ndarray) -> Split:
   """The examples at `positions`, in that order."""
-  return Split(split.inputs[positions], split.labels[positions])
+  ids = None if split.ids is None else split.ids[positions]
+  return Split(split.inputs[positions], split.labels[positions], ids)
 
 
 def check_dev_fraction(fraction: float) -> None:

@@ -1,11 +1,13 @@
 """From a name to arrays, and what to say if they are not there yet."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from kdjax.data import dataset, store, table
+from kdjax.data.images import Images
 
 
 class Prepared(NamedTuple):
@@ -69,6 +71,7 @@ def load(
   *,
   data_dir: str = '',
   dev_fraction: float = 0.1,
+  image_size: int = 0,
   options: Mapping[str, Any] | None = None,
 ) -> dataset.Dataset:
   """Loads a data set into host memory; a streamed one keeps images on disk.
@@ -82,6 +85,8 @@ def load(
     data_dir: where prepared data lie; empty for TFDS's own default, which is
       `TFDS_DATA_DIR` or `~/tensorflow_datasets`.
     dev_fraction: share of the training examples held out, in (0, 1).
+    image_size: pixels of a side that encoded images are cropped to; 0 for the
+      usual 224. Of no concern to data sets in arrays.
     options: of `synthetic_classes`, see `kdjax.data.synthetic.Options`.
 
   Returns:
@@ -108,20 +113,28 @@ def load(
     )
   _check_labels('train', arrays.train_labels, len(arrays.class_names))
   _check_labels('test', arrays.test_labels, len(arrays.class_names))
-  everything = dataset.Split(arrays.train_inputs, arrays.train_labels)
+  everything = _split(arrays.train_inputs, arrays.train_labels, image_size)
   train, dev = dataset.hold_out(everything, fraction=dev_fraction)
   groups = where.options.groups() if where.options else arrays.groups
   return dataset.Dataset(
     name=name,
     train=train,
     dev=dev,
-    test=dataset.Split(arrays.test_inputs, arrays.test_labels),
+    test=_split(arrays.test_inputs, arrays.test_labels, image_size),
     num_classes=len(arrays.class_names),
     mean=source.mean,
     std=source.std,
     class_names=tuple(str(name) for name in arrays.class_names),
     groups=tuple(int(group) for group in groups) or None,
   )
+
+
+def _split(
+  inputs: np.ndarray | Images, labels: np.ndarray, image_size: int
+) -> dataset.Split:
+  if image_size and isinstance(inputs, Images):
+    inputs = dataclasses.replace(inputs, size=image_size)
+  return dataset.Split(inputs, labels, np.arange(len(labels)))
 
 
 def _check_labels(split: str, labels: np.ndarray, num_classes: int) -> None:

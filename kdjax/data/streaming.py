@@ -49,6 +49,7 @@ def batches(
   batch_size: int,
   seed: int,
   train: bool,
+  random_crop: bool = True,
   num_epochs: int = 1,
   start: int = 0,
   host: int = 0,
@@ -60,8 +61,9 @@ def batches(
 
   To train: every epoch has another order, drawn over the whole split; what is
   left over after its last whole batch is dropped. Encoded images are cropped
-  at random. To evaluate: the order of the split, the centre of encoded images,
-  and padding in the last batch, so that all have one shape.
+  at random, unless asked otherwise. To evaluate: the order of the split, the
+  centre of encoded images, and padding in the last batch, so that all have one
+  shape.
 
   Nothing depends on the number of hosts, threads or workers: the batches of
   the hosts of a step, one after the other, are the batch of one host. Nor is
@@ -73,6 +75,8 @@ def batches(
     batch_size: examples a step, of all hosts together.
     seed: which orders and which crops, from 0.
     train: whether to train.
+    random_crop: whether encoded images are cropped at random to train; else
+      their centre is taken.
     num_epochs: how often all is seen; 1 to evaluate.
     start: the step to begin at.
     host: which host this is, from 0.
@@ -99,7 +103,10 @@ def batches(
     checks.check_not_negative(f'num_{name}', count)
   import grain
 
-  examples = (_shuffled if train else _in_order)(split, batch_size, seed)
+  if train:
+    examples = _shuffled(split, batch_size, seed, random_crop)
+  else:
+    examples = _in_order(split, batch_size)
   # A host takes every num_hosts-th of the small batches.
   local = examples.batch(batch_size // num_hosts)[host::num_hosts]
   steps = local.repeat(num_epochs)[start:]
@@ -144,23 +151,27 @@ def _check(
     )
 
 
-def _shuffled(split: Split, batch_size: int, seed: int) -> Any:  # noqa: ANN401
+def _shuffled(
+  split: Split, batch_size: int, seed: int, random_crop: bool
+) -> Any:  # noqa: ANN401
   """The examples of whole batches, anew every epoch."""
   import grain
 
   order = grain.MapDataset.range(len(split.labels)).seed(seed).shuffle()
   # Before anything is sliced, so that a crop is of the seed, the epoch and
   # the place in the epoch's order.
-  cropped = order.random_map(functools.partial(_cropped, split))
+  if random_crop:
+    cropped = order.random_map(functools.partial(_cropped, split))
+  else:
+    cropped = order.map(functools.partial(_centred, split))
   num_steps = steps_per_epoch(split, batch_size=batch_size, train=True)
   return cropped[: num_steps * batch_size]
 
 
-def _in_order(split: Split, batch_size: int, seed: int) -> Any:  # noqa: ANN401
+def _in_order(split: Split, batch_size: int) -> Any:  # noqa: ANN401
   """The examples once, and padding up to whole batches."""
   import grain
 
-  del seed  # Nothing is drawn.
   num_steps = steps_per_epoch(split, batch_size=batch_size, train=False)
   order = grain.MapDataset.range(num_steps * batch_size)
   return order.map(functools.partial(_centred, split))

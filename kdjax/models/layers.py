@@ -1,12 +1,14 @@
-"""Convolution and batch norm, as the ResNets use them.
+"""Convolution, batch norm and ReLU, as the ResNets use them.
 
-Both compute in the type of their inputs, with parameters in float32.
+All compute in the type of their inputs, with parameters in float32.
 """
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float
+
+from kdjax.models import cpu_conv
 
 # Kaiming-normal, fan-out: what the published recipe starts convolutions from.
 _CONV_INIT = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
@@ -33,13 +35,14 @@ class Conv(nnx.Module):
   ) -> Float[jax.Array, 'B H2 W2 C2']:
     """Returns the map, of the inputs' type."""
     kernel = self.kernel[...].astype(inputs.dtype)
+    if jax.default_backend() == 'cpu':
+      return cpu_conv.convolve(inputs, kernel, self.stride)
     pad = (kernel.shape[0] - 1) // 2
-    return jax.lax.conv_general_dilated(
+    return cpu_conv.plain(
       inputs,
       kernel,
-      window_strides=(self.stride, self.stride),
+      strides=(self.stride, self.stride),
       padding=((pad, pad), (pad, pad)),
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     )
 
 
@@ -67,3 +70,15 @@ class Norm(nnx.BatchNorm):
     """Returns the map, of the inputs' type; if `train`, moves the averages."""
     outputs = super().__call__(inputs, use_running_average=not train)
     return outputs.astype(inputs.dtype)
+
+
+def relu(inputs: Float[jax.Array, '*shape']) -> Float[jax.Array, '*shape']:
+  """Returns `max(inputs, 0)`, with gradient 0 at 0.
+
+  XLA:CPU would compute a maximum anew, and all sums before it, wherever it is
+  used; what is selected it keeps.
+
+  >>> relu(jnp.array([-1.0, 0.0, 2.0])).tolist()
+  [0.0, 0.0, 2.0]
+  """
+  return jnp.where(inputs <= 0, jnp.zeros((), inputs.dtype), inputs)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from kdjax.checks import Array, typed
 from kdjax.models import outputs as outputs_lib
-from kdjax.models.layers import Conv, Norm
+from kdjax.models.layers import Conv, Norm, relu
 
 # U(-1/√D, 1/√D): what PyTorch starts the rows of a linear layer from.
 _HEAD_INIT = nnx.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
@@ -54,11 +54,11 @@ class BasicBlock(nnx.Module):
     self, inputs: Float[Array, 'B H W C'], *, train: bool
   ) -> Float[jax.Array, 'B H2 W2 C2']:
     """Returns the block's map, after its last ReLU."""
-    x = nnx.relu(self.norm1(self.conv1(inputs), train=train))
+    x = relu(self.norm1(self.conv1(inputs), train=train))
     x = self.norm2(self.conv2(x), train=train)
     if self.projects:
       inputs = self.shortcut_norm(self.shortcut(inputs), train=train)
-    return nnx.relu(inputs + x)
+    return relu(inputs + x)
 
 
 class Bottleneck(nnx.Module):
@@ -106,12 +106,12 @@ class Bottleneck(nnx.Module):
     self, inputs: Float[Array, 'B H W C'], *, train: bool
   ) -> Float[jax.Array, 'B H2 W2 C2']:
     """Returns the block's map, after its last ReLU."""
-    x = nnx.relu(self.norm1(self.conv1(inputs), train=train))
-    x = nnx.relu(self.norm2(self.conv2(x), train=train))
+    x = relu(self.norm1(self.conv1(inputs), train=train))
+    x = relu(self.norm2(self.conv2(x), train=train))
     x = self.norm3(self.conv3(x), train=train)
     if self.projects:
       inputs = self.shortcut_norm(self.shortcut(inputs), train=train)
-    return nnx.relu(inputs + x)
+    return relu(inputs + x)
 
 
 class ResidualNetwork(nnx.Module):
@@ -216,7 +216,7 @@ class ResidualNetwork(nnx.Module):
     del key
     outputs_lib.check_inputs(inputs, self.input_shape)
     x = self.stem(jnp.asarray(inputs, self.dtype))
-    x = nnx.relu(self.stem_norm(x, train=train))
+    x = relu(self.stem_norm(x, train=train))
     features = {'stem': x}
     if self.stem_pools:
       x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))

@@ -157,6 +157,7 @@ def load(config: ConfigDict) -> data.Dataset:
     name,
     data_dir=config.dataset.data_dir,
     dev_fraction=config.dataset.dev_fraction,
+    image_size=config.dataset.image_size,
     options=(
       config.dataset.options.to_dict() if name == 'synthetic_classes' else None
     ),

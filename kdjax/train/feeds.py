@@ -92,7 +92,7 @@ def make(
   if _is_streamed(dataset):
     batches = functools.partial(_batches, config, dataset.train)
     return Streamed(task, teacher, dataset.train, key, mesh, batches=batches)
-  examples = sharding.place(Batch(*dataset.train), everywhere)
+  examples = sharding.place(Batch(*dataset.train[:2]), everywhere)
   is_fixed = config.dataset.augment == 'none' and not config.dataset.mixup
   if teacher and is_fixed and config.teacher.precompute_logits:
     predict = evaluate.make_predict(
@@ -114,6 +114,7 @@ def _batches(
     batch_size=config.batch_size,
     seed=config.seed,
     train=True,
+    random_crop=config.dataset.augment != 'none',
     num_epochs=config.num_epochs,
     start=start,
     host=jax.process_index(),

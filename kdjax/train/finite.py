@@ -34,7 +34,7 @@ def explain(
   state: State,
   teacher: Weights | None,
   batch: step.Batch,
-  positions: np.ndarray,
+  ids: np.ndarray,
   key: jax.Array,
 ) -> str:
   """Says what went wrong in a step that made no update.
@@ -47,7 +47,7 @@ def explain(
     state: the state before the step.
     teacher: the frozen teacher, or None.
     batch: the examples of the step.
-    positions: `[B]`, where they are in the training set.
+    ids: `[B]`, which examples of the training split they are.
     key: the run's key.
 
   Returns:
@@ -59,9 +59,9 @@ def explain(
   at = f'in step {int(state.step)}'
   for name, bad in zip(_ROWS, jax.device_get(rows), strict=True):
     if bad.any():
-      return f'{name} is not finite {at}, {_examples(positions[bad])}'
+      return f'{name} is not finite {at}, {_examples(ids[bad])}'
   leaf = _first(trees) or 'a mean over the batch'
-  return f'{leaf} is not finite {at}, {_examples(positions)}'
+  return f'{leaf} is not finite {at}, {_examples(ids)}'
 
 
 _ROWS = (
@@ -111,8 +111,8 @@ def _first(bad: PyTree) -> str | None:
   return None
 
 
-def _examples(positions: np.ndarray) -> str:
-  shown = ', '.join(map(str, np.sort(positions)[:8]))
-  more = len(positions) - 8
+def _examples(ids: np.ndarray) -> str:
+  shown = ', '.join(map(str, np.sort(ids)[:8]))
+  more = len(ids) - 8
   end = f' and {more} more' if more > 0 else ''
-  return f'examples {shown}{end} of its training set'
+  return f'examples {shown}{end} of the training split'

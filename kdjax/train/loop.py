@@ -194,6 +194,7 @@ class _Training:
       self.phase.update(at, clock.rate, note)
 
   def _stopping(self) -> bool:
+    self.session.watchdog.pet()
     return hosts.agree(bool(self.session.interrupts.requested()), 0)[0]
 
   def _save(self, snapshot: Snapshot, at: int, totals: evaluate.Totals) -> str:
@@ -246,7 +247,12 @@ class _Training:
       return
     batch, positions, key = self.job.feed.batch(reached)
     reason = finite.explain(
-      self.job.task, snapshot.state, self.job.teacher, batch, positions, key
+      self.job.task,
+      snapshot.state,
+      self.job.teacher,
+      batch,
+      self.job.ids[positions],
+      key,
     )
     raise FloatingPointError(
       f'{self.name}: {reason}; {self._last_saved()}; '

@@ -133,25 +133,22 @@ def train_step(
   )
   norm = optax.tree.norm(gradient)
   finite = jnp.isfinite(loss) & jnp.isfinite(norm) & _all_finite(rest)
-  updates, opt_state = task.optimizer.update(
-    gradient, state.opt_state, state.params
+
+  def keep() -> State:
+    step = state.step + task.skip_nonfinite
+    return dataclasses.replace(state, step=step)
+
+  state = jax.lax.cond(
+    finite, lambda: _update(task, state, rest, gradient), keep
   )
-  params = optax.apply_updates(state.params, updates)
-  ema = state.ema
-  if ema is not None:
-    # Early on the average is short: it forgets the initialisation.
-    early = (1 + state.step) / (10 + state.step)
-    decay = jnp.minimum(task.settings.ema_decay, early)
-    ema = optax.incremental_update(Weights(params, rest), ema, 1 - decay)
-  updated = State(state.step + 1, params, rest, opt_state, ema)
-  kept = state
-  if task.skip_nonfinite:
-    kept = dataclasses.replace(state, step=updated.step)
-  choose = functools.partial(jnp.where, finite)
-  metrics = {'loss': loss, 'accuracy': accuracy, 'gradient_norm': norm}
-  metrics = {name: choose(value, 0.0) for name, value in metrics.items()}
-  counts = {'steps': choose(1.0, 0.0), 'skipped': choose(0.0, 1.0)}
-  return jax.tree.map(choose, updated, kept), metrics | counts
+  metrics = {
+    'loss': loss,
+    'accuracy': accuracy,
+    'gradient_norm': norm,
+    'steps': 1.0,
+  }
+  metrics = {k: jnp.where(finite, v, 0.0) for k, v in metrics.items()}
+  return state, metrics | {'skipped': jnp.where(finite, 0.0, 1.0)}
 
 
 def prepare(
@@ -229,6 +226,23 @@ def answer(
 def zero_sums() -> dict[str, jax.Array]:
   """Returns the metrics' sums before the first step."""
   return {name: jnp.zeros(()) for name in (*METRICS, 'steps', 'skipped')}
+
+
+def _update(
+  task: Task, state: State, rest: models.Tree, gradient: models.Tree
+) -> State:
+  """The state after an update by `gradient`."""
+  updates, opt_state = task.optimizer.update(
+    gradient, state.opt_state, state.params
+  )
+  params = optax.apply_updates(state.params, updates)
+  ema = state.ema
+  if ema is not None:
+    # Early on the average is short: it forgets the initialisation.
+    early = (1 + state.step) / (10 + state.step)
+    decay = jnp.minimum(task.settings.ema_decay, early)
+    ema = optax.incremental_update(Weights(params, rest), ema, 1 - decay)
+  return State(state.step + 1, params, rest, opt_state, ema)
 
 
 def _mean_over_batch(

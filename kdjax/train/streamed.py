@@ -59,7 +59,7 @@ class Streamed:
       out_shardings=(jax.tree.map(lambda a: a.sharding, snapshot), everywhere),
     )
     batch = Batch(
-      *sharding.shapes(self._mesh, self._task.batch_size, tuple(self._split))
+      *sharding.shapes(self._mesh, self._task.batch_size, self._split[:2])
     )
     index = sharding.place(np.int32(0), everywhere)
     self._run = run.lower(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
@@ -22,6 +23,7 @@ class Job(NamedTuple):
     task: what a step is made of.
     feed: takes its steps.
     teacher: the frozen teacher, or None.
+    ids: where in the published training split each example is.
     like: shapes, types and places of what changes in the training.
     initialise: makes it, as it is before the first step.
     dev: counts what is right in the held-out set.
@@ -32,6 +34,7 @@ class Job(NamedTuple):
   task: step.Task
   feed: feeds.Feed
   teacher: Weights | None
+  ids: np.ndarray
   like: Snapshot
   initialise: Callable[[], Snapshot]
   dev: evaluate.Evaluator
@@ -183,6 +186,7 @@ def prepare(
     task=task,
     feed=feeds.make(config, dataset, task, weights, mesh),
     teacher=weights,
+    ids=_ids(dataset.train),
     like=like,
     initialise=jax.jit(
       initialise, out_shardings=jax.tree.map(lambda a: a.sharding, like)
@@ -191,6 +195,10 @@ def prepare(
     rate=jax.jit(optimizer.schedule(config, steps_per_epoch=steps_per_epoch)),
     num_steps=config.num_epochs * steps_per_epoch,
   )
+
+
+def _ids(split: data.Split) -> np.ndarray:
+  return np.arange(len(split.labels)) if split.ids is None else split.ids
 
 
 def like(config: ConfigDict, dataset: data.Dataset, mesh: Mesh) -> Snapshot:

@@ -17,7 +17,17 @@ SHAPE = (8, 8, 3)
 NUM_CLASSES = 5
 
 
-def _task(name='mlp', *, batch_size=4, num_examples=12, place=None, **changes):
+def _task(
+  name='mlp',
+  *,
+  batch_size=4,
+  num_examples=12,
+  place=None,
+  parts=1,
+  mixup=0.0,
+  skip_nonfinite=False,
+  **changes,
+):
   """A student and its task; SGD with rate 0.1 and nothing else."""
   settings = default()
   settings.update({'method': 'kd', 'temperature': 2.0, 'weight': 0.7})
@@ -40,6 +50,9 @@ def _task(name='mlp', *, batch_size=4, num_examples=12, place=None, **changes):
     steps_per_epoch=num_examples // batch_size,
     batch_size=batch_size,
     place=place or (lambda batch: batch),
+    parts=parts,
+    mixup=mixup,
+    skip_nonfinite=skip_nonfinite,
   )
   state = create(params, rest, optimizer, ema_decay=settings.ema_decay)
   return task, state, Weights(*teacher)
@@ -258,3 +271,81 @@ def test_two_devices_give_what_one_gives(name):
     )
     results.append(jax.device_get(_run(task, *everything, 4)))
   _close(*results, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize('parts', [2, 4])
+def test_a_batch_in_parts_is_the_batch(parts):
+  """Without batch norm and dropout, which see a part at a time."""
+  task, state, teacher = _task(parts=parts)
+  student, params, rest = models.split(
+    models.build(
+      'mlp', input_shape=SHAPE, num_classes=NUM_CLASSES, seed=0, widths=(6,)
+    )
+  )
+  task = dataclasses.replace(task, student=student)
+  whole = dataclasses.replace(task, parts=1)
+  state = create(params, rest, task.optimizer, ema_decay=0.0)
+  arguments = state, teacher, _data(8), jax.random.key(0)
+  _close(step.train_step(task, *arguments), step.train_step(whole, *arguments))
+
+
+def test_parts_take_turns_with_the_batch_statistics():
+  """As if each part were a step whose update waits."""
+  task, state, teacher = _task('resnet8', parts=2)
+  batch, key = _data(8), jax.random.key(0)
+  after, _ = step.train_step(task, state, teacher, batch, key)
+  examples, _ = step.prepare(task, batch, key, state.step)
+  rest = state.rest
+  for part in range(2):
+    _, rest = models.apply(
+      task.student, state.params, rest, examples.inputs[part::2], train=True
+    )
+  _close(after.rest, rest)
+
+
+def test_mixup_mixes_inputs_and_losses():
+  task, state, teacher = _task(mixup=0.5, student={'dropout': 0.0})
+  batch, key = _data(6), jax.random.key(1)
+  examples, dropout_key = step.prepare(task, batch, key, state.step)
+  share = np.asarray(examples.shares)
+  assert share.shape == (6,)
+  assert np.ptp(share) > 0
+  inputs = np.asarray(batch.inputs) / 2
+  wide = share.reshape(-1, 1, 1, 1)
+  np.testing.assert_allclose(
+    examples.inputs,
+    wide * inputs + (1 - wide) * np.roll(inputs, 1, axis=0),
+    rtol=1e-5,
+    atol=1e-6,
+  )
+  found = step.answer(task, state.params, state, teacher, examples, dropout_key)
+  losses = []
+  for labels in (batch.labels, jnp.roll(batch.labels, 1)):
+    plain = examples._replace(labels=labels, shares=None, partners=None)
+    losses.append(
+      step.answer(task, state.params, state, teacher, plain, dropout_key).losses
+    )
+  np.testing.assert_allclose(
+    found.losses, share * losses[0] + (1 - share) * losses[1], rtol=1e-5
+  )
+
+
+@pytest.mark.parametrize('skip', [False, True])
+@pytest.mark.parametrize('where', ['inputs', 'teacher', 'statistics'])
+def test_what_is_not_finite_updates_nothing(where, skip):
+  name = 'resnet8' if where == 'statistics' else 'mlp'
+  task, state, teacher = _task(name, skip_nonfinite=skip, ema_decay=0.5)
+  batch = _data(4)
+  if where == 'inputs':
+    batch = batch._replace(inputs=batch.inputs.at[1, 2, 3, 0].set(jnp.nan))
+  elif where == 'teacher':
+    teacher = jax.tree.map(lambda a: a * jnp.inf, teacher)
+  else:  # overflows the variance, and nothing else
+    batch = batch._replace(inputs=batch.inputs.at[1, 2, 3, 0].set(1e25))
+  after, metrics = step.train_step(
+    task, state, teacher, batch, jax.random.key(0)
+  )
+  expected = dataclasses.replace(state, step=state.step + skip)
+  chex.assert_trees_all_equal(after, expected)
+  assert metrics.pop('skipped') == 1
+  assert all(value == 0 for value in metrics.values())
