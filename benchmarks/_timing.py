@@ -18,6 +18,7 @@ import numpy as np
 from kdjax import cli, models
 from kdjax import config as configuration
 from kdjax.train import (
+  answers,
   experiment,
   resident,
   sharding,
@@ -60,10 +61,10 @@ def untrained_teacher(config, dataset):
 class Training(NamedTuple):
   """The training of a student, on one device, from arrays."""
 
-  task: step.Task
+  task: answers.Task
   initial: state.State
   teacher: state.Weights
-  examples: step.Batch
+  examples: answers.Batch
   key: jax.Array
   num_steps: int
 

@@ -1,56 +1,153 @@
-"""The distillation of an MLP as a plain PyTorch loop."""
+"""The distillation of an MLP or a CIFAR ResNet as a plain PyTorch loop."""
 
 import time
 
+import jax
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
+# By the last part of a Flax parameter's path, the same in PyTorch.
+_NAMES = {
+  'kernel': 'weight',
+  'scale': 'weight',
+  'bias': 'bias',
+  'mean': 'running_mean',
+  'var': 'running_var',
+}
+# Of a kernel by its rank: from (inputs, outputs) and from HWIO.
+_AXES = {2: (1, 0), 4: (3, 2, 0, 1)}
 
-def linears(params):
-  """Returns (kernel, bias) of each layer, the first first."""
-  hidden = params['hidden']
-  layers = [hidden[name] for name in sorted(hidden)] + [params['head']]
-  return [(np.asarray(x['kernel']), np.asarray(x['bias'])) for x in layers]
+
+def state_dict(tree):
+  """Returns Flax parameters or statistics by their names in PyTorch."""
+  found = {}
+  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    *scope, last = (part.key for part in path)
+    array = np.asarray(leaf)
+    array = array.transpose(_AXES[array.ndim]) if array.ndim > 1 else array
+    found['.'.join([*scope, _NAMES[last]])] = torch.tensor(array.copy())
+  return found
+
+
+class MLP(nn.Module):
+  """The same as `kdjax.models.MLP`, without dropout."""
+
+  def __init__(self, params):
+    """Takes its widths from Flax parameters."""
+    super().__init__()
+    hidden = sorted(params['hidden'].items())
+    self.hidden = nn.ModuleDict({name: _linear(p) for name, p in hidden})
+    self.head = _linear(params['head'])
+
+  def forward(self, x):
+    """Returns the logits."""
+    x = x.flatten(1)
+    for layer in self.hidden.values():
+      x = functional.relu(layer(x))
+    return self.head(x)
+
+
+class Block(nn.Module):
+  """The same as `kdjax.models.residual.BasicBlock`."""
+
+  def __init__(self, params, stride):
+    """Takes its widths from Flax parameters."""
+    super().__init__()
+    self.conv1, self.norm1 = _conv_norm(params['conv1'], stride)
+    self.conv2, self.norm2 = _conv_norm(params['conv2'], 1)
+    self.projects = 'shortcut' in params
+    if self.projects:
+      pair = _conv_norm(params['shortcut'], stride)
+      self.shortcut, self.shortcut_norm = pair
+
+  def forward(self, x):
+    """Returns the block's map."""
+    y = functional.relu(self.norm1(self.conv1(x)))
+    y = self.norm2(self.conv2(y))
+    if self.projects:
+      x = self.shortcut_norm(self.shortcut(x))
+    return functional.relu(x + y)
+
+
+class ResNet(nn.Module):
+  """The same as `kdjax.models.ResNet`."""
+
+  def __init__(self, params):
+    """Takes its widths from Flax parameters."""
+    super().__init__()
+    self.stem, self.stem_norm = _conv_norm(params['stem'], 1)
+    for name, stride in [('stage1', 1), ('stage2', 2), ('stage3', 2)]:
+      blocks = nn.ModuleDict()
+      for i in range(1, len(params[name]) + 1):
+        key = f'block{i}'
+        blocks[key] = Block(params[name][key], stride if i == 1 else 1)
+      setattr(self, name, blocks)
+    self.head = _linear(params['head'])
+
+  def forward(self, x):
+    """Returns the logits."""
+    x = functional.relu(self.stem_norm(self.stem(x)))
+    for stage in (self.stage1, self.stage2, self.stage3):
+      for block in stage.values():
+        x = block(x)
+    return self.head(x.mean((2, 3)))
+
+
+def _linear(params):
+  return nn.Linear(*params['kernel'].shape)
+
+
+def _conv_norm(params, stride):
+  size, _, *channels = params['kernel'].shape
+  pad = (size - 1) // 2
+  conv = nn.Conv2d(*channels, size, stride, pad, bias=False)
+  return conv, nn.BatchNorm2d(channels[1])
 
 
 class TorchLoop:
   """The training of `job.task.student`, in PyTorch."""
 
-  def __init__(self, config, job):
-    """Copies weights and data."""
-    self.config = config
-    self.student = self._network(job.initial.params)
-    self.teacher = self._network(job.teacher.params).eval()
+  def __init__(self, config, job, layout=torch.contiguous_format):
+    """Copies weights and data, images in this layout."""
+    self.config, self.layout = config, layout
+    self.student = self._network(job.initial)
+    self.teacher = self._network(job.teacher).eval()
     weights = [p for p in self.student.parameters() if p.ndim > 1]
-    biases = [p for p in self.student.parameters() if p.ndim == 1]
+    others = [p for p in self.student.parameters() if p.ndim == 1]
     self.optimizer = torch.optim.SGD(
       [
         {'params': weights, 'weight_decay': config.optimizer.weight_decay},
-        {'params': biases},
+        {'params': others},
       ],
       lr=config.learning_rate,
       momentum=config.optimizer.momentum,
     )
     inputs = np.asarray(job.task.normalise(job.examples.inputs))
-    self.inputs = torch.from_numpy(inputs.reshape(len(inputs), -1).copy())
+    if inputs.ndim == 4:
+      inputs = inputs.transpose(0, 3, 1, 2)
+    self.inputs = self._place(torch.tensor(inputs.copy()))
     self.labels = torch.from_numpy(np.array(job.examples.labels)).long()
 
-  def _network(self, params):
-    layers = []
-    for kernel, bias in linears(params):
-      layer = nn.Linear(*kernel.shape)
-      with torch.no_grad():
-        layer.weight.copy_(torch.tensor(kernel.T))
-        layer.bias.copy_(torch.tensor(bias))
-      layers += [layer, nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+  def _network(self, weights):
+    kind = MLP if 'hidden' in weights.params else ResNet
+    network = kind(weights.params)
+    values = state_dict(weights.params) | state_dict(weights.rest)
+    missing, unexpected = network.load_state_dict(values, strict=False)
+    if unexpected or any('num_batches' not in name for name in missing):
+      raise ValueError(f'other weights: {missing}, {unexpected}')
+    return network.to(memory_format=self.layout)
+
+  def _place(self, inputs):
+    if inputs.ndim != 4:
+      return inputs
+    return inputs.contiguous(memory_format=self.layout)
 
   def step(self, rows):
     """Trains on the examples at `rows`; returns the loss."""
     c = self.config
-    inputs, labels = self.inputs[rows], self.labels[rows]
+    inputs, labels = self._place(self.inputs[rows]), self.labels[rows]
     with torch.no_grad():
       target = functional.log_softmax(self.teacher(inputs) / c.temperature, -1)
     logits = self.student(inputs)
@@ -83,6 +180,9 @@ class TorchLoop:
 
   def difference(self, params):
     """Returns the largest one to the parameters of the same Flax network."""
-    ours = [x for kernel, bias in linears(params) for x in (kernel.T, bias)]
-    theirs = [p.detach().numpy() for p in self.student.parameters()]
-    return max(np.abs(a - b).max() for a, b in zip(ours, theirs, strict=True))
+    ours = state_dict(params)
+    gaps = [
+      (ours[name] - parameter.detach()).abs().max().item()
+      for name, parameter in self.student.named_parameters()
+    ]
+    return max(gaps)

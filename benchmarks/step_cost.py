@@ -1,15 +1,18 @@
 """What distillation costs beside plain training and the teacher's forward.
 
   python benchmarks/step_cost.py [--config=experiments/NAME.py ...] [--quick]
+    [--batch_size=128]
 
 The KD step (the teacher runs in every step) against the CE step of the same
 student, both through `kdjax.train.step.run_steps`: a compiled loop, the data
 on the device, with shuffling, fetching and normalising. The teacher's forward
 runs alone in a compiled loop on eight batches that are fetched and normalised
 already, so that nothing is counted twice. The three take turns; the ratio
-KD / (CE + teacher) is formed within each round.
+KD / (CE + teacher) is formed within each round. Where CIFAR is not prepared,
+its images are random ones.
 """
 
+import _synthetic
 import _timing
 import jax
 import jax.numpy as jnp
@@ -46,9 +49,9 @@ def forward_loop(job):
   return measure
 
 
-def row(path, *, rounds, num_steps):
+def row(path, *, rounds, num_steps, quick, batch_size):
   """Measures one experiment's pair."""
-  config, dataset = _timing.load(path)
+  config, dataset, note = _synthetic.load(path, batch_size=batch_size)
   config.teacher.precompute_logits = False
   mentor = _timing.untrained_teacher(config, dataset)
   undistilled = config.copy_and_resolve_references()
@@ -62,13 +65,13 @@ def row(path, *, rounds, num_steps):
       'teacher': forward_loop(distilled),
     },
     rounds=rounds,
-    num_steps=num_steps,
+    num_steps=num_steps or _synthetic.steps_of(config, quick=quick),
   )
   ratios = [
     kd / (ce + forward) for ce, kd, forward in zip(*found.values(), strict=True)
   ]
   return [
-    path.stem,
+    path.stem + note,
     str(config.batch_size),
     *(_timing.spread(values, scale=1e6) for values in found.values()),
     _timing.spread(ratios, digits=3),
@@ -78,13 +81,17 @@ def row(path, *, rounds, num_steps):
 def main():
   """Prints the table."""
   parser = _timing.parser(__doc__, default=('digits_kd', 'fashion_mnist_kd'))
-  parser.add_argument('--steps', type=int, help='steps in one measurement')
+  add = parser.add_argument
+  add('--steps', type=int, help='steps in one measurement')
+  add('--batch_size', type=int, help="in place of the experiment's")
   flags = parser.parse_args()
   rows = [
     row(
       path,
       rounds=flags.rounds or (3 if flags.quick else 21),
-      num_steps=flags.steps or (100 if flags.quick else 2000),
+      num_steps=flags.steps,
+      quick=flags.quick,
+      batch_size=flags.batch_size,
     )
     for path in flags.config or flags.defaults
   ]

@@ -2,31 +2,54 @@
 
   pip install -e '.[bench]'
   python benchmarks/versus_torch.py [--config=experiments/NAME.py ...]
-    [--quick] [--threads=2]
+    [--quick] [--threads=2] [--batch_size=128]
 
-Both train the same MLP from the same weights: batch size, KD loss with the
-teacher's forward in every step, SGD with momentum and weight decay of the
-kernels, float32, as many threads. The PyTorch loop keeps normalised tensors in
-memory and indexes them by a permutation an epoch (no DataLoader), runs the
-teacher under `no_grad` and sums the loss without waiting for it. The learning
-rate is constant in both, since a PyTorch scheduler would cost extra. The loops
-take turns. First, both do five steps on the same batches; the largest
-difference of their losses and parameters is printed.
+Both train the same MLP or CIFAR ResNet from the same weights: batch size, KD
+loss with the teacher's forward in every step, SGD with momentum and weight
+decay of the kernels, float32, as many threads, nothing augmented. The PyTorch
+loop keeps normalised tensors in memory and indexes them by a permutation an
+epoch (no DataLoader), runs the teacher under `no_grad` and sums the loss
+without waiting for it. The learning rate is constant in both, since a PyTorch
+scheduler would cost extra. The loops take turns. First, both do five steps on
+the same batches; the largest difference of their losses and parameters is
+printed.
 
-A last row is the same training with the teacher's logits computed once, as
-kdjax does by default where nothing is augmented; the PyTorch loop that it is
-compared to runs the teacher in every step.
+MLPs train on one device. For ResNets kdjax splits the batch over as many CPU
+devices as there are threads, since XLA runs most convolutions on one thread
+each; PyTorch has its default layout (NCHW) and, in a row of its own, its faster
+one (channels last). Where CIFAR is not prepared, its images are random ones.
+
+One row is the same training with the teacher's logits computed once, as kdjax
+does by default where nothing is augmented; the PyTorch loop that it is compared
+to runs the teacher in every step.
 """
 
 import functools
 import os
 
+import _synthetic
 import _timing
 import jax
 import numpy as np
 
 from kdjax import cli
-from kdjax.train import step
+from kdjax.train import sharding, step, task
+
+
+def prepare(config, dataset, mentor):
+  """Returns the training of the student; of a ResNet on all devices."""
+  if len(dataset.input_shape) == 1 or config.student.name == 'mlp':
+    return _timing.prepare(config, dataset, mentor)
+  job = task.prepare(config, dataset, mentor, sharding.make_mesh())
+  feed = job.feed
+  return _timing.Training(
+    job.task,
+    job.initialise().state,
+    feed.teacher,
+    feed.examples,
+    feed.key,
+    job.num_steps,
+  )
 
 
 def difference(job, torch_loop, *, num_steps=5):
@@ -41,48 +64,62 @@ def difference(job, torch_loop, *, num_steps=5):
   return max(gaps), torch_loop.difference(state.params)
 
 
-def rows_of(make_loop, path, *, rounds, num_steps):
+def rows_of(torch_loop, path, *, rounds, num_steps, quick, batch_size):
   """Measures one experiment's pair."""
-  config, dataset = _timing.load(path)
+  config, dataset, note = _synthetic.load(path, batch_size=batch_size)
   config.schedule.name, config.method = 'constant', 'kd'
+  config.dataset.augment = 'none'
   config.teacher.precompute_logits = False
+  is_mlp = config.student.name == 'mlp'
   mentor = _timing.untrained_teacher(config, dataset)
-  job = _timing.prepare(config, dataset, mentor)
-  torch_loop = make_loop(config, job)
-  loss_gap, gap = difference(job, torch_loop)
+  job = prepare(config, dataset, mentor)
+  theirs = {'torch': torch_loop.TorchLoop(config, job)}
+  if not is_mlp:
+    layout = torch_loop.torch.channels_last
+    theirs['last'] = torch_loop.TorchLoop(config, job, layout)
+  gaps = {key: difference(job, loop) for key, loop in theirs.items()}
   config.teacher.precompute_logits = True
-  once = _timing.prepare(config, dataset, mentor)
+  once = prepare(config, dataset, mentor)
   found = _timing.alternate(
     {
       'kdjax': _timing.training_loop(job),
-      'torch': torch_loop.measure,
       'once': _timing.training_loop(once),
+      **{key: loop.measure for key, loop in theirs.items()},
     },
     rounds=rounds,
-    num_steps=num_steps,
+    num_steps=num_steps or _synthetic.steps_of(config, quick=quick),
   )
-  titles = {'kdjax': 'equal work', 'once': 'teacher computed once'}
-  for key, title in titles.items():
-    pairs = zip(found['torch'], found[key], strict=True)
+  compared = {
+    'equal work': ('kdjax', 'torch'),
+    'equal work, channels last': ('kdjax', 'last'),
+    'teacher computed once': ('once', 'torch'),
+  }
+  for title, (ours, other) in compared.items():
+    if other not in found:
+      continue
+    pairs = zip(found[other], found[ours], strict=True)
     yield [
-      f'{path.stem}, {title}',
+      f'{path.stem}{note}, {title}',
       str(config.batch_size),
-      _timing.spread(found[key], scale=1e6),
-      _timing.spread(found['torch'], scale=1e6),
-      _timing.spread([theirs / ours for theirs, ours in pairs], digits=2),
-      f'{loss_gap:.0e}, {gap:.0e}' if key == 'kdjax' else '',
+      _timing.spread(found[ours], scale=1e6),
+      _timing.spread(found[other], scale=1e6),
+      _timing.spread([b / a for b, a in pairs], digits=2),
+      ', '.join(f'{g:.0e}' for g in gaps[other]) if ours == 'kdjax' else '',
     ]
 
 
 def main():
   """Prints the table."""
   parser = _timing.parser(__doc__, default=('digits_kd', 'fashion_mnist_kd'))
-  parser.add_argument('--steps', type=int, help='steps in one measurement')
-  parser.add_argument('--threads', type=int, default=2, help='for each library')
+  add = parser.add_argument
+  add('--steps', type=int, help='steps in one measurement')
+  add('--threads', type=int, default=2, help='for each library')
+  add('--batch_size', type=int, help="in place of the experiment's")
   flags = parser.parse_args()
   # XLA has as many threads as the process may use cores; before JAX starts.
   cores = sorted(os.sched_getaffinity(0))[: flags.threads]
   os.sched_setaffinity(0, cores)
+  jax.config.update('jax_num_cpu_devices', flags.threads)
   try:
     import _torch_loop
   except ImportError as error:
@@ -92,10 +129,12 @@ def main():
   found = []
   for path in flags.config or flags.defaults:
     found += rows_of(
-      _torch_loop.TorchLoop,
+      _torch_loop,
       path,
       rounds=flags.rounds or (3 if flags.quick else 21),
-      num_steps=flags.steps or (100 if flags.quick else 2000),
+      num_steps=flags.steps,
+      quick=flags.quick,
+      batch_size=flags.batch_size,
     )
   header = [
     'training',

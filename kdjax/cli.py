@@ -1,6 +1,7 @@
 """How every command starts and ends."""
 
 import argparse
+import contextlib
 import io
 import os
 import re
@@ -26,6 +27,14 @@ def _exit(text: str, status: int) -> NoReturn:
   sys.exit(status)
 
 
+def _tell(text: str) -> None:
+  """Writes the last line; nobody may be there to read it."""
+  with contextlib.suppress(OSError):
+    sys.stdout.flush()
+  with contextlib.suppress(OSError):
+    print(text, file=sys.stderr, flush=True)
+
+
 def run(
   main: Callable[[], None],
   *,
@@ -49,19 +58,18 @@ def run(
     # What is wrong is told below; libraries would print tracebacks, too, from
     # their log and from threads outside Python.
     logging.set_verbosity(logging.FATAL)
-    sys.excepthook = lambda *_: None
+    sys.unraisablehook = lambda *_: None
   try:
     main()
   except (KeyboardInterrupt, interrupts.Interrupted) as error:
     text = str(error) or 'stopped: run the same command to go on'
-    print(text, file=sys.stderr)
+    _tell(text)
     end(text, getattr(error, 'status', 130))
   except MISTAKES as error:
     if tell_all:
       traceback.print_exc()
-    sys.stdout.flush()
     text = ' '.join(str(error).split())
-    print(f'error: {text}', file=sys.stderr)
+    _tell(f'error: {text}')
     end(text, 2)
   except Exception as error:  # ours: with its traceback
     traceback.print_exc()

@@ -10,6 +10,7 @@ import sys
 from typing import NoReturn
 
 from kdjax import cli
+from kdjax import config as configuration
 
 
 def main() -> None:
@@ -17,6 +18,7 @@ def main() -> None:
   config, workdir = cli.parse_config(sys.argv, __doc__)
   from kdjax.train import experiment, hosts, progress
 
+  configuration.validate(config)
   hosts.connect(heartbeat_seconds=config.heartbeat_seconds)
   hosts.check_same('the config', config.to_json())
   reporter = progress.Reporter(quiet=not hosts.is_primary())

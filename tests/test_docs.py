@@ -137,7 +137,7 @@ def test_commands_are_understood(arguments, monkeypatch):
 def test_the_keys_that_may_change_are_all_named():
   text = SCALE.split('These keys may change')[1].split('Any other')[0]
   named = re.findall(r'`config\.([a-z_.]+)`', text)
-  assert sorted(named) == sorted(workdirs._CIRCUMSTANCES)
+  assert sorted(named) == sorted(workdirs.CIRCUMSTANCES)
 
 
 def test_the_statuses_are_those_of_the_code():

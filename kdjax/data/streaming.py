@@ -2,6 +2,9 @@
 
 import functools
 import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -120,7 +123,8 @@ def batches(
   if num_workers:
     _parse_no_flags()
     stream = stream.mp_prefetch(
-      grain.MultiprocessingOptions(num_workers=num_workers)
+      grain.MultiprocessingOptions(num_workers=num_workers),
+      worker_init_fn=_follow_the_parent,
     )
   return iter(stream)
 
@@ -201,6 +205,24 @@ def _num_cores() -> int:
   if hasattr(os, 'sched_getaffinity'):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
+
+
+def _follow_the_parent(index: int, count: int) -> None:
+  """A worker ends with the run, and not before it.
+
+  Ctrl-C reaches all processes of a terminal: it is the run's to answer. And a
+  run that is killed cannot end its workers.
+  """
+  del index, count
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  parent = os.getppid()
+
+  def watch() -> None:
+    while os.getppid() == parent:
+      time.sleep(1.0)
+    os._exit(1)
+
+  threading.Thread(target=watch, daemon=True).start()
 
 
 def _parse_no_flags() -> None:

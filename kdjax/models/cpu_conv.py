@@ -1,8 +1,8 @@
 """Convolution for CPUs: the same numbers from forms that XLA:CPU is fast at.
 
 XLA:CPU has fast kernels for a plain convolution (`NHWC`, `HWIO`) alone. It
-brings JAX's gradients into that form outside loops only: in the body of a loop,
-where training runs, they fall to code that is a hundred times slower. Here both
+brings JAX's gradients into that form outside loops only; in the body of a loop,
+where training runs, those of a kernel take a hundred times as long. Here both
 gradients are plain convolutions from the start.
 """
 
@@ -46,6 +46,8 @@ def convolve(
 ) -> Float[jax.Array, 'B H2 W2 D']:
   """A convolution padded alike on both sides, by `(S - 1) // 2`.
 
+  Only reverse-mode derivatives are defined.
+
   Args:
     inputs: maps.
     kernel: of odd side S.
@@ -73,7 +75,7 @@ def _odd(inputs: _Map) -> bool:
 
 def _two_at_once(inputs: _Map, kernel: _Kernel) -> Float[jax.Array, 'B H W D']:
   """Neighbours in a row are the channels of one output of a wider kernel."""
-  size, _, num_inputs, num_outputs = kernel.shape
+  size, num_outputs = kernel.shape[0], kernel.shape[-1]
   left, right = (
     jnp.pad(kernel, ((0, 0), sides, (0, 0), (0, 0)))
     for sides in ((0, 1), (1, 0))
@@ -81,7 +83,11 @@ def _two_at_once(inputs: _Map, kernel: _Kernel) -> Float[jax.Array, 'B H W D']:
   both = jnp.concatenate([left, right], axis=-1)
   pad = (size - 1) // 2
   pairs = plain(inputs, both, strides=(1, 2), padding=((pad, pad), (pad, pad)))
-  return pairs.reshape(*inputs.shape[:3], num_outputs)
+  return jnp.reshape(
+    pairs,
+    (*inputs.shape[:3], num_outputs),
+    out_sharding=jax.typeof(inputs).sharding,
+  )
 
 
 def _forward(

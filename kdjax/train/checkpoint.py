@@ -121,7 +121,7 @@ class Checkpoints:
     }
     with self._told():
       self._writer.save(
-        _folder(self._directory, step), args=ocp.args.StandardSave(tree)
+        folder(self._directory, step), args=ocp.args.StandardSave(tree)
       )
 
   def check(self) -> None:
@@ -146,8 +146,12 @@ class Checkpoints:
     hosts.on_primary(self._prune)
 
   def best(self) -> int | None:
-    """Returns the step with the best score, the latest of equals, or None."""
-    return hosts.on_primary(lambda: max(self._scores(), default=(0, None))[1])
+    """Returns the step with the best score, the latest of equals, or None.
+
+    Raises:
+      ValueError: a checkpoint is damaged, and its score is not known.
+    """
+    return hosts.on_primary(self._best)
 
   def last(self) -> int | None:
     """Returns the step of the newest checkpoint, or None."""
@@ -186,7 +190,7 @@ class Checkpoints:
         problems[step] = str(error)
         continue
       for bad in problems:
-        _rename(_folder(self._directory, bad), '.unusable')
+        _rename(folder(self._directory, bad), '.unusable')
       return facts, [
         f'{problem}; put aside, going on from step {step}'
         for problem in problems.values()
@@ -215,35 +219,48 @@ class Checkpoints:
 
   def _rescore(self, step: int, score: float | None) -> bool:
     """Adds a score to what a stopped run has saved before it had one."""
-    folder = _folder(self._directory, step)
-    if not folder.is_dir():
+    found = folder(self._directory, step)
+    if not found.is_dir():
       return False
-    facts = manifest.read(folder)
-    manifest.write(folder, {**facts, 'score': score})
+    manifest.write(found, {**manifest.read(found), 'score': score})
     return True
 
   def _seal(self) -> None:
     """Writes the manifest; the folder gets its name right after."""
-    name = _folder(self._directory, self._pending['step']).name
+    name = folder(self._directory, self._pending['step']).name
     (unfinished,) = self._directory.glob(f'{name}{_UNFINISHED}*')
     manifest.write(unfinished, self._pending)
 
   def _prune(self) -> None:
-    scores = self._scores()
+    """Deletes all but the last, the best, and what may be the best."""
     saved = steps(self._directory)
-    kept = {*saved[-self._keep :], *(step for _, step in sorted(scores)[-1:])}
+    scores, unreadable = self._scores()
+    best = [step for _, step in sorted(scores)[-1:]]
+    kept = {*saved[-self._keep :], *best, *unreadable}
     for step in set(saved) - kept:
-      shutil.rmtree(_rename(_folder(self._directory, step), _DELETED))
+      shutil.rmtree(_rename(folder(self._directory, step), _DELETED))
 
-  def _scores(self) -> list[tuple[float, int]]:
-    """Score and step of every checkpoint that has one, in order of steps."""
-    found = []
+  def _best(self) -> int | None:
+    scores, unreadable = self._scores()
+    for problem in unreadable.values():
+      raise ValueError(
+        f'{problem}, so nobody knows whether it is the best on dev: delete '
+        f'its folder to take the best of the others'
+      )
+    return max(scores, default=(0, None))[1]
+
+  def _scores(self) -> tuple[list[tuple[float, int]], dict[int, str]]:
+    """Scores and steps of what has one; by step, what cannot be read."""
+    scores, unreadable = [], {}
     for step in steps(self._directory):
-      with contextlib.suppress(ValueError):
-        facts = manifest.read(_folder(self._directory, step))
-        if facts['score'] is not None:
-          found.append((facts['score'], step))
-    return found
+      try:
+        facts = manifest.read(folder(self._directory, step))
+      except ValueError as error:
+        unreadable[step] = str(error)
+        continue
+      if facts['score'] is not None:
+        scores.append((facts['score'], step))
+    return scores, unreadable
 
   @contextlib.contextmanager
   def _told(self) -> Iterator[None]:
@@ -265,12 +282,12 @@ def _facts(
   step: int,
 ) -> dict[str, Any]:
   """Step and score of a checkpoint that can be used."""
-  folder = _folder(directory, step)
+  found = folder(directory, step)
   try:
-    facts = manifest.verify(folder)
+    facts = manifest.verify(found)
     manifest.check_ours(facts, manifest.leaves(like), config)
   except ValueError as error:
-    raise ValueError(f'checkpoint {folder}: {error}') from error
+    raise ValueError(f'checkpoint {found}: {error}') from error
   return {'step': facts['step'], 'score': facts['score']}
 
 
@@ -280,13 +297,14 @@ def _restore(directory: Path, like: PyTree, facts: dict[str, Any]) -> Restored:
   )
   with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
     tree = reader.restore(
-      _folder(directory.resolve(), facts['step']),
+      folder(directory.resolve(), facts['step']),
       args=ocp.args.StandardRestore(abstract),
     )
   return Restored(facts['step'], facts['score'], tree)
 
 
-def _folder(directory: Path, step: int) -> Path:
+def folder(directory: Path, step: int) -> Path:
+  """Returns where the checkpoint of a step is."""
   return directory / f'{step:08d}'
 
 

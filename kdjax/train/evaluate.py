@@ -79,6 +79,7 @@ class Evaluator:
       **reading: `num_threads` and `num_workers` that decode images.
     """
     self._split, self._mesh, self._reading = split, mesh, reading
+    batch_size = min(batch_size, len(split.labels))
     self._batch_size = -(-batch_size // mesh.size) * mesh.size
     self._is_streamed = isinstance(split.inputs, data.Images)
     by_example = sharding.by_example(mesh)

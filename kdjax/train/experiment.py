@@ -72,6 +72,7 @@ def run(config: ConfigDict, workdir: Path, reporter: Reporter) -> dict:
       return finished
     claim = workdirs.claimed(workdir, config)
     hosts.on_primary(lambda: stack.enter_context(claim))
+    workdirs.check_shared(workdir)
     session = Session(mesh, reporter, interrupts, watchdog)
     mentor, fitted = _fit_all(config, dataset, transfer, workdir, session)
     with watchdog.paused():
@@ -241,8 +242,8 @@ def _results(
       'dev_accuracy': evaluate.scores(dev)['accuracy'],
       'test_accuracy': evaluate.scores(test)['accuracy'],
     }
-    excluded = config.dataset.exclude_classes
-    if excluded:
+    excluded = list(config.dataset.exclude_classes)
+    if test.examples[excluded].sum():
       accuracy = evaluate.scores(test, excluded)['accuracy']
       found['test_accuracy_excluded_classes'] = accuracy
     return found

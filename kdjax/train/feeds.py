@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 
 from kdjax import data
 from kdjax.train import evaluate, sharding
+from kdjax.train.answers import Batch, Task
 from kdjax.train.resident import Resident
 from kdjax.train.state import Weights
-from kdjax.train.step import Batch, Task
 from kdjax.train.streamed import Streamed
 
 Feed = Resident | Streamed

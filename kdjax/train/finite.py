@@ -1,5 +1,6 @@
 """What is not finite, where it begins, and in which examples."""
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -8,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from kdjax.train import step
+from kdjax import models
+from kdjax.train import answers
 from kdjax.train.state import PyTree, State, Weights
 
 
@@ -30,10 +32,10 @@ def first_bad_leaf(tree: PyTree) -> str | None:
 
 
 def explain(
-  task: step.Task,
+  task: answers.Task,
   state: State,
   teacher: Weights | None,
-  batch: step.Batch,
+  batch: answers.Batch,
   ids: np.ndarray,
   key: jax.Array,
 ) -> str:
@@ -53,15 +55,28 @@ def explain(
   Returns:
     The first bad leaf, the step and the examples.
   """
-  rows, trees = jax.jit(functools.partial(_find, task))(
-    state, teacher, batch, key
-  )
   at = f'in step {int(state.step)}'
-  for name, bad in zip(_ROWS, jax.device_get(rows), strict=True):
-    if bad.any():
-      return f'{name} is not finite {at}, {_examples(ids[bad])}'
-  leaf = _first(trees) or 'a mean over the batch'
-  return f'{leaf} is not finite {at}, {_examples(ids)}'
+  # Every host has to see all rows, as it sees the step.
+  everywhere = state.step.sharding
+  prepare = jax.jit(functools.partial(answers.prepare, task))
+  find = jax.jit(functools.partial(_find, task), out_shardings=everywhere)
+  examples, dropout_key = prepare(batch, key, state.step)
+  for part in range(task.parts):
+    chosen = slice(part, None, task.parts)
+    rows, trees, rest = find(
+      state,
+      teacher,
+      jax.tree.map(lambda a, chosen=chosen: a[chosen], examples),
+      answers.part_key(task, dropout_key, part),
+    )
+    for name, bad in zip(_ROWS, jax.device_get(rows), strict=True):
+      if bad.any():
+        return f'{name} is not finite {at}, {_examples(ids[chosen][bad])}'
+    leaf = _first(trees)
+    if leaf:
+      return f'{leaf} is not finite {at}, {_examples(ids[chosen])}'
+    state = dataclasses.replace(state, rest=rest)
+  return f'a mean over the batch is not finite {at}, {_examples(ids)}'
 
 
 _ROWS = (
@@ -73,17 +88,16 @@ _ROWS = (
 
 
 def _find(
-  task: step.Task,
+  task: answers.Task,
   state: State,
   teacher: Weights | None,
-  batch: step.Batch,
-  key: jax.Array,
-) -> tuple[list[jax.Array], _Trees]:
-  """Which examples are bad, by `_ROWS`, and which leaves."""
-  examples, dropout_key = step.prepare(task, batch, key, state.step)
+  examples: answers.Examples,
+  dropout_key: jax.Array,
+) -> tuple[list[jax.Array], _Trees, models.Tree]:
+  """Which examples are bad, by `_ROWS`, which leaves; new statistics."""
 
-  def mean_loss(params: PyTree) -> tuple[jax.Array, step.Answers]:
-    found = step.answer(task, params, state, teacher, examples, dropout_key)
+  def mean_loss(params: PyTree) -> tuple[jax.Array, answers.Answers]:
+    found = answers.answer(task, params, state, teacher, examples, dropout_key)
     return jnp.mean(found.losses), found
 
   gradient, found = jax.grad(mean_loss, has_aux=True)(state.params)
@@ -94,7 +108,8 @@ def _find(
     teacher_logits = jnp.zeros_like(found.logits)
   parts = (examples.inputs, teacher_logits, found.logits, found.losses)
   rows = [~jnp.isfinite(x).reshape(len(x), -1).all(-1) for x in parts]
-  return rows, _bad_leaves(_Trees(gradient, found.rest, params))
+  bad = _bad_leaves(_Trees(gradient, found.rest, params))
+  return rows, bad, found.rest
 
 
 @jax.jit

@@ -162,10 +162,12 @@ def abandon(reason: str, status: int) -> NoReturn:
     reason: one line.
     status: of the exit.
   """
-  announce(reason)
-  sys.stdout.flush()
-  sys.stderr.flush()
-  os._exit(status)
+  try:
+    announce(reason)
+    sys.stdout.flush()
+    sys.stderr.flush()
+  finally:  # nobody may be there to read
+    os._exit(status)
 
 
 def _watch_peers(

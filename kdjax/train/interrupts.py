@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 # A process that is busy in a compiler cannot look at a flag. After so many
-# seconds it ends without: what it had saved stays.
+# seconds it ends without, unless steps were taken that are not saved.
 GRACE_SECONDS = 20.0
 
 _GO_ON = 'run the same command to go on'
@@ -44,6 +44,7 @@ class Interrupts:
     self._answered = threading.Event()
     self._grace_seconds = grace_seconds
     self._deferring = False
+    self._has_to_save = False
     self._undo = contextlib.ExitStack()
 
   def __enter__(self) -> 'Interrupts':
@@ -65,12 +66,24 @@ class Interrupts:
 
   @contextlib.contextmanager
   def deferred(self) -> Iterator[None]:
-    """Inside, a signal waits for `requested`."""
+    """Inside, a signal waits for `requested`, or else for the end."""
     self._deferring = True
     try:
       yield
     finally:
       self._deferring = False
+    if self._signum is not None and not self._answered.is_set():
+      self._answered.set()
+      raise Interrupted(self._signum)
+
+  @contextlib.contextmanager
+  def saving(self) -> Iterator[None]:
+    """Inside, there is something to lose: no signal ends the process."""
+    self._has_to_save = True
+    try:
+      yield
+    finally:
+      self._has_to_save = False
 
   def _handle(self, signum: int, frame: FrameType | None) -> None:
     del frame
@@ -103,9 +116,15 @@ class Interrupts:
       signum = data[0]
       if signum not in (signal.SIGTERM, signal.SIGINT):
         continue
-      if not self._answered.wait(self._grace_seconds):
-        seconds = f' while busy for {self._grace_seconds:g} s'
-        print(f'error: {Interrupted(signum, seconds)}', file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(128 + signum)
+      while not self._answered.wait(self._grace_seconds):
+        if not self._has_to_save:
+          self._end(signum)
       return
+
+  def _end(self, signum: int) -> None:
+    try:
+      seconds = f' while busy for {self._grace_seconds:g} s'
+      print(f'error: {Interrupted(signum, seconds)}', file=sys.stderr)
+      sys.stderr.flush()
+    finally:  # nobody may be there to read
+      os._exit(128 + signum)

@@ -21,10 +21,10 @@ from kdjax.train import (
 )
 from kdjax.train.checkpoint import Checkpoints
 from kdjax.train.interrupts import Interrupted
-from kdjax.train.progress import Phase
+from kdjax.train.progress import Phase, Reporter
 from kdjax.train.session import Session
 from kdjax.train.state import Network, Snapshot
-from kdjax.train.writers import MetricsWriter
+from kdjax.train.writers import MetricsWriter, read_metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,30 +71,38 @@ def fit(
     Interrupted: a signal came; all steps taken are saved.
     OSError: something cannot be written.
   """
-  job = task.prepare(config, dataset, teacher, session.mesh)
+  with session.watchdog.paused():
+    job = task.prepare(config, dataset, teacher, session.mesh)
   with (
     session.interrupts.deferred(),
     Checkpoints(
       directory / 'checkpoints',
       keep=config.keep_checkpoints,
-      config=_plain(config),
+      config=_identity(config, dataset),
     ) as checkpoints,
   ):
-    found = checkpoints.latest(job.like, session.reporter.say)
-    if found is None:
-      found = checkpoint.Restored(0, None, job.initialise())
+    with session.watchdog.paused():
+      found = checkpoints.latest(job.like, session.reporter.say)
+      if found is None:
+        _tell_of_loss(directory, session.reporter)
+        found = checkpoint.Restored(0, None, job.initialise())
     snapshot = found.tree
     if found.step < job.num_steps or found.score is None:
       with (
-        MetricsWriter(directory, resume_step=found.step) as writer,
+        MetricsWriter(
+          directory,
+          resume_step=found.step,
+          is_scored=found.score is not None,
+        ) as writer,
         session.reporter.phase(
           name, num_steps=job.num_steps, start=found.step
         ) as phase,
       ):
         training = _Training(name, job, checkpoints, writer, phase, session)
         snapshot = training.run(found)
-    checkpoints.wait()
-    best = checkpoints.read(job.like, step=checkpoints.best())
+    with session.watchdog.paused():
+      checkpoints.wait()
+      best = checkpoints.read(job.like, step=checkpoints.best())
   graphdef = job.task.student
   return Fitted(
     last=Network(graphdef, *snapshot.state.evaluated),
@@ -135,9 +143,18 @@ def restore(
       f'the command that began it'
     )
   like = task.like(config, dataset, session.mesh)
-  found = checkpoint.read(folder, like, _plain(config), step=last)
+  found = checkpoint.read(folder, like, _identity(config, dataset), step=last)
   graphdef = task.shapes(config, dataset).graphdef
   return Network(graphdef, *found.tree.state.evaluated)
+
+
+def _tell_of_loss(directory: Path, reporter: Reporter) -> None:
+  """Says so where a training begins anew that had been evaluated before."""
+  rows = read_metrics(directory / 'metrics.jsonl')
+  if any('dev_accuracy' in row for row in rows):
+    reporter.say(
+      f'{directory} has metrics but no checkpoint: beginning at step 0'
+    )
 
 
 @dataclasses.dataclass
@@ -150,25 +167,33 @@ class _Training:
   writer: MetricsWriter
   phase: Phase
   session: Session
+  in_vain: int = 0  # updates left out since the last one that was made
 
   def run(self, found: checkpoint.Restored) -> Snapshot:
     """Takes the steps that are left, and returns what is after the last."""
-    job, session = self.job, self.session
-    at, _, snapshot = found
-    scored = at if found.score is not None else None
-    saved, note = at, ''
-    clock = pace.Clock(job.task.batch_size)
+    job, session, snapshot = self.job, self.session, found.tree
     with session.watchdog.paused():
       job.feed.compile(snapshot)
       job.dev.compile(snapshot.state.evaluated)
       # Hosts compile at their own pace; collectives do not wait for long.
       hosts.agree(stop=False, num_steps=0)
+    with session.interrupts.saving():
+      return self._take_steps(found)
+
+  def _take_steps(self, found: checkpoint.Restored) -> Snapshot:
+    job, session = self.job, self.session
+    at, _, snapshot = found
+    scored = at if found.score is not None else None
+    saved, note = at, ''
+    clock = pace.Clock(job.task.batch_size)
     # The order is fixed: evaluate, save, fetch, step, log. Small data sets
     # are fetched on the device, inside the dispatch.
     while True:
       if pace.is_due(at, job.task, job.num_steps) and at != scored:
-        totals = job.dev(snapshot.state.evaluated, lambda: not self._stopping())
-        session.watchdog.pet()
+        with session.watchdog.paused():
+          totals = job.dev(
+            snapshot.state.evaluated, lambda: not self._stopping()
+          )
         if totals is not None:
           note = self._save(snapshot, at, totals)
           scored = saved = at
@@ -194,7 +219,6 @@ class _Training:
       self.phase.update(at, clock.rate, note)
 
   def _stopping(self) -> bool:
-    self.session.watchdog.pet()
     return hosts.agree(bool(self.session.interrupts.requested()), 0)[0]
 
   def _save(self, snapshot: Snapshot, at: int, totals: evaluate.Totals) -> str:
@@ -216,21 +240,25 @@ class _Training:
     hosts.leave()
     # Another host may be the one that was told.
     signum = self.session.interrupts.requested() or signal.SIGTERM
-    where = f' at step {at} of {self.job.num_steps}, which is saved'
-    raise Interrupted(signum, f': the {self.name} stands{where}')
+    where = f'at step {at} of {self.job.num_steps}'
+    raise Interrupted(
+      signum,
+      f': the {self.name} stands {where}, which is saved' if at else '',
+    )
 
   def _log(self, snapshot: Snapshot, at: int, rate: float) -> Snapshot:
     """Writes the means since the last row, and begins anew."""
     sums = {k: float(v) for k, v in jax.device_get(snapshot.sums).items()}
     steps, skipped = sums.pop('steps'), sums.pop('skipped')
-    if not steps:
+    self.in_vain = 0 if steps else self.in_vain + int(skipped)
+    if self.in_vain >= self.job.task.steps_per_epoch:
       raise FloatingPointError(
-        f'{self.name}: none of the last {skipped:.0f} updates was finite; '
+        f'{self.name}: none of the last {self.in_vain} updates was finite; '
         f'{self._last_saved()}'
       )
     row = {
       'epoch': at / self.job.task.steps_per_epoch,
-      **{f'train_{key}': value / steps for key, value in sums.items()},
+      **{f'train_{k}': v / steps for k, v in sums.items() if steps},
       'learning_rate': float(self.job.rate(at - 1)),
       'images_per_second': rate,
     }
@@ -276,5 +304,6 @@ class _Training:
     )
 
 
-def _plain(config: ConfigDict) -> dict:
-  return json.loads(config.to_json())
+def _identity(config: ConfigDict, dataset: data.Dataset) -> dict:
+  """What a checkpoint is of: a configuration, and the content of its data."""
+  return {**json.loads(config.to_json()), 'data': dataset.fingerprint()}

@@ -36,10 +36,12 @@ def exit_now(reason: str) -> None:
     f'\nerror: {reason}; run the same command on all hosts to go on, also on '
     f'another number of hosts\n'
   )
-  stderr = os.dup(2)
-  os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # JAX may be about to abort
-  os.write(stderr, line.encode())
-  os._exit(EXIT_LOST_HOST)
+  try:
+    stderr = os.dup(2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # JAX may be about to abort
+    os.write(stderr, line.encode())
+  finally:  # nobody may be there to read
+    os._exit(EXIT_LOST_HOST)
 
 
 class Peers:

@@ -1,6 +1,7 @@
 """What a person sees: a bar in a terminal, a few plain lines elsewhere."""
 
 import abc
+import os
 import sys
 import time
 
@@ -26,7 +27,7 @@ class Reporter:
     Args:
       quiet: show nothing, as all hosts but one do.
     """
-    self._console = Console(
+    self._console = _Console(
       file=sys.stdout, highlight=False, soft_wrap=True, quiet=quiet
     )
 
@@ -62,6 +63,15 @@ class Reporter:
     for row in rows:
       table.add_row(*row)
     self._console.print(table)
+
+
+class _Console(Console):
+  """A console that nobody may be reading any more: that ends no training."""
+
+  def on_broken_pipe(self) -> None:
+    self.quiet = True
+    # Python would complain at its exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Phase(abc.ABC):

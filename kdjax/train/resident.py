@@ -9,8 +9,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from kdjax.train import sharding
+from kdjax.train.answers import Batch, Task
 from kdjax.train.state import Snapshot, Weights
-from kdjax.train.step import Batch, Task, train_step
+from kdjax.train.step import train_step
 
 
 class Resident:

@@ -11,8 +11,9 @@ from jax.sharding import Mesh
 
 from kdjax import data
 from kdjax.train import sharding
+from kdjax.train.answers import Batch, Task
 from kdjax.train.state import Snapshot, Weights
-from kdjax.train.step import Batch, Task, train_step
+from kdjax.train.step import train_step
 
 # So many steps may wait on the device while the host fetches the next batch.
 _AHEAD = 2

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kdjax import data, methods, models
-from kdjax.train import evaluate, feeds, optimizer, sharding, step
+from kdjax.train import answers, evaluate, feeds, optimizer, sharding, step
 from kdjax.train.state import Network, PyTree, Snapshot, Weights, create
 
 
@@ -31,7 +31,7 @@ class Job(NamedTuple):
     num_steps: steps in the whole training.
   """
 
-  task: step.Task
+  task: answers.Task
   feed: feeds.Feed
   teacher: Weights | None
   ids: np.ndarray
@@ -161,7 +161,7 @@ def prepare(
   steps_per_epoch = check(config, dataset, mesh)
   update = optimizer.make(config, steps_per_epoch=steps_per_epoch)
   graphdef = shapes(config, dataset).graphdef
-  task = step.Task(
+  task = answers.Task(
     student=graphdef,
     teacher=teacher and teacher.graphdef,
     loss=methods.get(config.method).loss,

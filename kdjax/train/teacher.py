@@ -5,13 +5,14 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 import kdjax
 from kdjax import data
-from kdjax.train import hosts, workdirs
+from kdjax.train import checkpoint, hosts, manifest, workdirs
 from kdjax.train.files import read_json, write_json
 from kdjax.train.loop import Fitted, fit, restore
 from kdjax.train.session import Session
@@ -30,6 +31,7 @@ _DETERMINANTS = (
   'accumulate_steps',
   'compute_dtype',
   'ema_decay',
+  'nonfinite',
   'seed',
 )
 _NETWORK = ('name', 'widths', 'dropout')
@@ -53,7 +55,8 @@ def config_of(config: ConfigDict) -> ConfigDict:
 
   Returns:
     A copy whose `student` is the teacher's network, whose method, epochs,
-    batch size and learning rate are the teacher's, and whose data are whole.
+    batch size and learning rate are the teacher's, and whose data are whole
+    and not mixed.
     Its seed is the teacher's, apart from every student's.
   """
   own = config.copy_and_resolve_references()
@@ -64,6 +67,9 @@ def config_of(config: ConfigDict) -> ConfigDict:
   own.seed = _SEEDS + config.teacher.seed
   own.dataset.num_labels = 0
   own.dataset.exclude_classes = ()
+  own.dataset.mixup = 0.0
+  is_split = 'teacher' in config.split_networks
+  own.split_networks = ('student',) if is_split else ()
   return own
 
 
@@ -124,7 +130,7 @@ def obtain(
   cached = _cache_dir(config)
   if cached:
     cached = cached / fingerprint(own, dataset)
-  if cached and hosts.on_primary(lambda: _copy(cached, directory)):
+  if cached and hosts.on_primary(lambda: _take(cached, directory)):
     session.reporter.say(f'teacher   from the cache: {cached}')
   fitted = _train(own, dataset, directory, session)
   if cached:
@@ -186,9 +192,11 @@ def check_checkpoint(config: ConfigDict) -> ConfigDict:
   if workdirs.differences(saved, {}) != set(asked):
     raise ValueError(f'{given}: its config.json is not one of a network')
   parts = {key: saved[key] for key in ('student', 'dataset')}
-  different = workdirs.differences(
-    parts, {key: asked[key] for key in parts}
-  ) - {'dataset.data_dir', 'dataset.augment'}
+  different = (
+    workdirs.differences(parts, {key: asked[key] for key in parts})
+    - workdirs.CIRCUMSTANCES
+    - {'dataset.augment'}
+  )
   if different:
     names = sorted(key.replace('student', 'teacher') for key in different)
     raise ValueError(
@@ -207,6 +215,23 @@ def _cache_dir(config: ConfigDict) -> Path | None:
     return Path(given).expanduser()
   home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
   return Path(home).expanduser() / 'kdjax' / 'teachers'
+
+
+def _take(cached: Path, directory: Path) -> bool:
+  """Copies a teacher from the cache, unless it is damaged there."""
+  if cached.exists() and not directory.exists():
+    try:
+      for step in checkpoint.steps(cached / 'checkpoints'):
+        manifest.verify(checkpoint.folder(cached / 'checkpoints', step))
+      read_json(cached / 'config.json')
+    except (ValueError, OSError) as error:
+      aside = cached.with_name(f'{cached.name}.unusable')
+      shutil.rmtree(aside, ignore_errors=True)
+      cached.rename(aside)
+      warnings.warn(
+        f'a teacher in the cache is put aside: {error}', stacklevel=2
+      )
+  return _copy(cached, directory)
 
 
 def _copy(source: Path, target: Path) -> bool:

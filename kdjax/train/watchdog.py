@@ -79,12 +79,14 @@ class Watchdog:
 
   def _bite(self) -> None:
     reason = f'no progress for {self._timeout:g} seconds'
-    faulthandler.dump_traceback(file=sys.__stderr__, all_threads=True)
-    self._announce(reason)
-    print(
-      f'error: {reason}: see above where every thread was; run the same '
-      f'command to go on, with a longer timeout if the work takes so long',
-      file=sys.__stderr__,
-      flush=True,
-    )
-    os._exit(EXIT_STALLED)
+    try:
+      faulthandler.dump_traceback(file=sys.__stderr__, all_threads=True)
+      self._announce(reason)
+      print(
+        f'error: {reason}: see above where every thread was; run the same '
+        f'command to go on, with a longer timeout if the work takes so long',
+        file=sys.__stderr__,
+        flush=True,
+      )
+    finally:  # nobody may be there to read
+      os._exit(EXIT_STALLED)

@@ -5,21 +5,23 @@ import fcntl
 import json
 import os
 import platform
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from kdjax.train import files
+from kdjax.train import files, hosts
 
 # Keys that say where and how a run is carried out, not what it is: a run may
 # go on in another place, on other devices, and with other means.
-_CIRCUMSTANCES = frozenset(
+CIRCUMSTANCES = frozenset(
   {
     'dataset.data_dir',
     'dataset.num_threads',
     'dataset.num_workers',
+    'eval_batch_size',
     'heartbeat_seconds',
     'keep_checkpoints',
     'model_devices',
@@ -50,6 +52,10 @@ def check(workdir: Path, config: ConfigDict) -> None:
       )
 
 
+_LOCK = '.lock'
+_TRIES = 10
+
+
 @contextlib.contextmanager
 def claimed(workdir: Path, config: ConfigDict) -> Iterator[None]:
   """Makes the folder this run's own, for as long as the context lasts.
@@ -71,7 +77,7 @@ def claimed(workdir: Path, config: ConfigDict) -> Iterator[None]:
   """
   check(workdir, config)
   workdir.mkdir(parents=True, exist_ok=True)
-  with _locked(workdir / '.lock', workdir):
+  with _locked(workdir / _LOCK, workdir):
     path = workdir / 'config.json'
     if not path.exists():
       files.write_json(path, json.loads(config.to_json()))
@@ -96,6 +102,26 @@ def _locked(path: Path, workdir: Path) -> Iterator[None]:
     yield
 
 
+def check_shared(workdir: Path) -> None:
+  """Raises `ValueError`, on all hosts, unless all see the same folder.
+
+  Args:
+    workdir: the run's folder, which host 0 has claimed.
+  """
+  path = workdir / _LOCK
+  claimed_by = hosts.on_primary(path.read_text)
+  for _ in range(_TRIES):  # a shared file system may take its time
+    seen = path.read_text() if path.exists() else ''
+    if seen == claimed_by:
+      break
+    time.sleep(1.0)
+  if hosts.agree(stop=seen != claimed_by, num_steps=0)[0]:
+    raise ValueError(
+      f'--workdir={workdir} is not the same folder on all hosts: it must lie '
+      f'on a file system that they share'
+    )
+
+
 def carried_out_as(config: ConfigDict, saved: dict) -> ConfigDict:
   """Returns a saved configuration with the circumstances of this run.
 
@@ -107,7 +133,7 @@ def carried_out_as(config: ConfigDict, saved: dict) -> ConfigDict:
     A configuration that differs from `saved` in no key that matters.
   """
   found = ConfigDict(saved)
-  for key in _CIRCUMSTANCES:
+  for key in CIRCUMSTANCES:
     *parents, name = key.split('.')
     here, there = config, found
     for parent in parents:
@@ -122,7 +148,7 @@ def different_keys(a: dict, b: dict) -> list[str]:
   >>> different_keys({'seed': 1, 'model_devices': 1}, {'seed': 2})
   ['seed']
   """
-  return sorted(differences(a, b) - _CIRCUMSTANCES)
+  return sorted(differences(a, b) - CIRCUMSTANCES)
 
 
 def differences(a: Any, b: Any, prefix: str = '') -> set[str]:  # noqa: ANN401

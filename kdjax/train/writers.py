@@ -23,18 +23,26 @@ class MetricsWriter:
   Host 0 alone writes; on the others nothing happens.
   """
 
-  def __init__(self, directory: Path, *, resume_step: int) -> None:
-    """Opens the files; rows after `resume_step` will be written again.
+  def __init__(
+    self, directory: Path, *, resume_step: int, is_scored: bool = True
+  ) -> None:
+    """Opens the files; rows that will be written again are left out.
 
     Args:
       directory: the run's folder.
       resume_step: the step that training goes on from.
+      is_scored: whether that step has been evaluated.
     """
     self._file = self._events = None
     if not hosts.is_primary():
       return
     path = directory / 'metrics.jsonl'
-    kept = [row for row in read_metrics(path) if row['step'] <= resume_step]
+    kept = [
+      row
+      for row in read_metrics(path)
+      if row['step'] < resume_step
+      or (row['step'] == resume_step and (is_scored or _is_of_training(row)))
+    ]
     write_whole(path, ''.join(json.dumps(row) + '\n' for row in kept))
     self._file = path.open('a')
     self._events = _Events(directory, purge_step=resume_step + 1)
@@ -128,11 +136,23 @@ def read_metrics(path: Path) -> list[dict]:
   if not path.exists():
     return []
   rows = []
-  for line in path.read_text().splitlines(keepends=True):
-    if not line.endswith('\n'):
+  for line in path.read_bytes().splitlines(keepends=True):
+    row = _parse(line)
+    if row is None:
       break
-    try:
-      rows.append(json.loads(line))
-    except ValueError:
-      break
+    rows.append(row)
   return rows
+
+
+def _parse(line: bytes) -> dict | None:
+  """A row, or None if the line is not a whole one."""
+  try:
+    row = json.loads(line)
+    is_row = line.endswith(b'\n') and isinstance(row['step'], int)
+  except (ValueError, TypeError, KeyError):
+    return None
+  return row if is_row else None
+
+
+def _is_of_training(row: dict) -> bool:
+  return not any(name.startswith('dev_') for name in row)

@@ -9,7 +9,6 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from kdjax import models
-from kdjax.models import layers
 
 SMALL = {
   'mlp': {'input_shape': (6,), 'num_classes': 3, 'widths': (5, 4)},
@@ -99,22 +98,6 @@ def test_float32_is_the_default(name):
   _assert_close(_train(name, dtype='float32'), _train(name), rtol=0)
 
 
-def test_batch_statistics_are_computed_in_float32():
-  """In bfloat16, 1000 + noise has no variance: its spacing there is 4."""
-  norm = layers.Norm(2, rngs=nnx.Rngs(0))
-  noise = np.random.default_rng(0).choice([-4.0, 4.0], (8, 16, 16, 2))
-  inputs = jnp.asarray(1024 + noise, jnp.bfloat16)
-  outputs = norm(inputs, train=True)
-  assert outputs.dtype == jnp.bfloat16
-  exact = np.asarray(inputs, np.float64)
-  mean, var = exact.mean((0, 1, 2)), exact.var((0, 1, 2))
-  np.testing.assert_allclose(norm.mean[...], 0.1 * mean, rtol=1e-5)
-  np.testing.assert_allclose(norm.var[...], 0.9 + 0.1 * var, rtol=1e-2)
-  np.testing.assert_allclose(
-    np.asarray(outputs, np.float64), (exact - mean) / np.sqrt(var), rtol=0.03
-  )
-
-
 @pytest.mark.parametrize('name', SMALL)
 def test_split_gives_plain_trees_and_merge_takes_them(name):
   model = models.build(name, seed=0, **SMALL[name])
@@ -156,10 +139,12 @@ def test_jit_equals_eager(name, train):
 def test_graphdef_may_be_static():
   graphdef, *trees = _triple('mlp')
   run = jax.jit(models.apply, static_argnames=('graphdef', 'train'))
+  sizes = []
   for seed in (0, 1):
     run(graphdef, *trees, _inputs('mlp', seed=seed), train=False)
+    sizes.append(run._cache_size())
     graphdef = models.split(models.merge(graphdef, *trees))[0]
-  assert run._cache_size() == 1
+  assert sizes[0] == sizes[1]
 
 
 def test_apply_is_pure_inside_scan_and_grad():

@@ -91,4 +91,5 @@ def train(dog, naps):
       time.sleep(1000)
 
 
-main()
+if __name__ == '__main__':
+  main()

@@ -98,7 +98,7 @@ def test_a_run_that_skips_all_stops(plain, poisoned, tmp_path, session):
   inputs = np.full_like(poisoned.train.inputs, np.nan)
   train = data.Split(inputs, poisoned.train.labels)
   plain.nonfinite = 'skip'
-  with pytest.raises(FloatingPointError, match='none of the last 3 updates'):
+  with pytest.raises(FloatingPointError, match='none of the last 6 updates'):
     _fit(plain, dataclasses.replace(poisoned, train=train), tmp_path, session)
 
 

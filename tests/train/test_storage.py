@@ -1,6 +1,5 @@
 """A real run whose storage fails: no room, no folder, no rights."""
 
-import resource
 import subprocess
 import sys
 import time
@@ -13,9 +12,18 @@ from kdjax.train import checkpoint, manifest, writers
 EXPERIMENT = Path(__file__).parents[2] / 'experiments/digits_kd.py'
 
 
-def _start(workdir, *arguments, **keywords):
+# Files of the command may not grow beyond so many bytes.
+LIMITED = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def _start(workdir, *arguments, before=()):
   command = [
     sys.executable,
+    *before,
     '-m',
     'kdjax.main',
     f'--config={EXPERIMENT}',
@@ -31,7 +39,6 @@ def _start(workdir, *arguments, **keywords):
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
-    **keywords,
   )
 
 
@@ -52,13 +59,11 @@ def _refusal(process):
 
 
 def test_no_room(tmp_path):
-  """Files may not grow beyond a limit, which no checkpoint of this fits."""
+  """No checkpoint of this network fits."""
   process = _start(
     tmp_path,
     '--config.student.widths=(512,512)',
-    preexec_fn=lambda: resource.setrlimit(
-      resource.RLIMIT_FSIZE, (400_000, 400_000)
-    ),
+    before=('-c', LIMITED),
   )
   last = _refusal(process)
   assert 'cannot save step 400' in last
