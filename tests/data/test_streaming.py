@@ -1,4 +1,10 @@
 import itertools
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -240,3 +246,46 @@ def test_a_worker_names_what_it_cannot_read(tmp_path):
   )
   with pytest.raises(OSError, match=str(tmp_path)):
     train(split, batch_size=2, num_workers=1)
+
+
+WITH_WORKERS = """
+import multiprocessing, os, sys, time
+import numpy as np
+from kdjax import data
+
+if __name__ == '__main__':
+  split = data.Split(np.zeros((64, 3), np.float32), np.zeros(64, np.int32))
+  stream = data.batches(
+    split, batch_size=4, seed=0, train=True, num_epochs=9, num_workers=1
+  )
+  next(stream)
+  print(*(p.pid for p in multiprocessing.active_children()), flush=True)
+  time.sleep(60)
+"""
+
+
+def _lives(pid):
+  try:
+    state = pathlib.Path(f'/proc/{pid}/stat').read_text()
+  except FileNotFoundError:
+    return False
+  return state.rsplit(')', 1)[1].split()[0] != 'Z'
+
+
+def test_workers_ignore_ctrl_c_and_do_not_outlive_a_killed_run(tmp_path):
+  program = tmp_path / 'program.py'
+  program.write_text(WITH_WORKERS)
+  with subprocess.Popen(
+    [sys.executable, program], stdout=subprocess.PIPE, text=True
+  ) as process:
+    workers = [int(pid) for pid in process.stdout.readline().split()]
+    assert workers
+    for pid in workers:
+      os.kill(pid, signal.SIGINT)
+    time.sleep(0.5)
+    assert all(map(_lives, workers))
+    process.kill()
+  end = time.monotonic() + 30
+  while any(map(_lives, workers)):
+    assert time.monotonic() < end
+    time.sleep(0.1)

@@ -127,3 +127,28 @@ def test_while_it_starts_and_compiles_nothing_is_lost(tmp_path):
   assert process.returncode == 143
   assert 'run the same command to go on' in stderr.splitlines()[-1]
   assert not list(tmp_path.rglob('*orbax-checkpoint-tmp*'))
+
+
+def test_a_signal_that_nobody_asked_for_is_answered_in_the_end():
+  with Interrupts() as interrupts:
+    deferred = interrupts.deferred()
+    deferred.__enter__()
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(Interrupted, match='SIGTERM'):
+      deferred.__exit__(None, None, None)
+
+
+def test_with_steps_to_save_nothing_ends_the_process():
+  code = """
+import os, signal, time
+from kdjax.train.interrupts import Interrupts
+with Interrupts(grace_seconds=0.1) as interrupts, interrupts.deferred():
+  with interrupts.saving():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.6)
+    print('saved', interrupts.requested(), flush=True)
+"""
+  done = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, check=False
+  )
+  assert done.stdout == f'saved {int(signal.SIGTERM)}\n'

@@ -1,4 +1,6 @@
 import io
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
@@ -69,3 +71,21 @@ def test_the_table_has_a_row_for_each_network(reporter):
     assert cell in text
   assert 'baseline' not in text
   assert 'excluded' not in text
+
+
+def test_a_reader_that_goes_away_ends_nothing():
+  code = """
+import sys
+from kdjax.train.progress import Reporter
+reporter = Reporter()
+for _ in range(20000):
+  reporter.say('a line')
+print('went on', file=sys.stderr)
+"""
+  with subprocess.Popen(
+    [sys.executable, '-c', code], stdout=-1, stderr=-1, text=True
+  ) as process:
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == 'went on\n'
+  assert process.returncode == 0

@@ -139,3 +139,47 @@ def test_the_teacher_sees_all_and_never_starts_as_a_student(config):
   assert own.dataset.num_labels == 0
   config.teacher.update(config.student.to_dict())
   assert teacher.config_of(config).seed not in range(2**31)
+
+
+def test_a_damaged_one_in_the_cache_is_put_aside_and_trained_anew(
+  config, digits, tmp_path, session, silent
+):
+  first = _obtain(config, digits, tmp_path / 'a', session)
+  (cached,) = (tmp_path / 'cache').iterdir()
+  for path in cached.rglob('manifest.json'):
+    path.write_text('{')
+  with pytest.warns(UserWarning, match=r'put aside: .*manifest\.json'):
+    second = _obtain(config, digits, tmp_path / 'b', session)
+  assert len(silent.phases) == 2
+  chex.assert_trees_all_equal(second[1:], first[1:])
+  third = _obtain(config, digits, tmp_path / 'c', session)
+  assert len(silent.phases) == 2
+  chex.assert_trees_all_equal(third[1:], first[1:])
+
+
+def test_its_inputs_are_never_mixed(config, digits):
+  before = _print_of(config, digits)
+  config.dataset.mixup = 0.5
+  assert teacher.config_of(config).dataset.mixup == 0
+  assert _print_of(config, digits) == before
+
+
+@pytest.mark.parametrize(
+  ('named', 'own'),
+  [((), ()), (('student',), ()), (('student', 'teacher'), ('student',))],
+)
+def test_it_is_split_where_the_teacher_is(named, own, config):
+  config.split_networks = named
+  assert teacher.config_of(config).split_networks == own
+
+
+def test_a_given_one_may_be_carried_out_otherwise(
+  config, digits, tmp_path, session
+):
+  trained = _obtain(config, digits, tmp_path / 'a', session)
+  config.teacher.checkpoint = str(tmp_path / 'a' / 'teacher')
+  config.dataset.num_threads = 2
+  config.dataset.mixup = 0.3
+  config.model_devices = 2
+  loaded = _obtain(config, digits, tmp_path / 'b', session)
+  chex.assert_trees_all_equal(loaded[1:], trained[1:])

@@ -42,3 +42,22 @@ def test_rows_end_at_the_first_damage(tmp_path, torn):
 
 def test_no_file_is_no_rows(tmp_path):
   assert read_metrics(tmp_path / 'metrics.jsonl') == []
+
+
+def test_a_step_that_was_not_scored_is_scored_again(tmp_path):
+  with MetricsWriter(tmp_path, resume_step=0) as writer:
+    writer.write(4, {'train_loss': 1.0})
+    writer.write(4, {'dev_accuracy': 0.5})
+  with MetricsWriter(tmp_path, resume_step=4, is_scored=False) as writer:
+    writer.write(4, {'dev_accuracy': 0.5})
+  assert _steps(tmp_path) == [4, 4]
+  with MetricsWriter(tmp_path, resume_step=4):
+    pass
+  assert _steps(tmp_path) == [4, 4]
+
+
+@pytest.mark.parametrize('line', [b'5', b'[]', b'{"stfp": 4}', b'\xff{}'])
+def test_what_is_no_row_ends_the_rows(tmp_path, line):
+  content = b'{"step": 2}\n' + line + b'\n{"step": 6}\n'
+  (tmp_path / 'metrics.jsonl').write_bytes(content)
+  assert _steps(tmp_path) == [2]
