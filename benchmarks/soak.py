@@ -1,6 +1,6 @@
 """Kills a run again and again, and compares its end with an undisturbed one.
 
-  python benchmarks/soak.py [--kills=50] [--seed=0]
+  python benchmarks/soak.py [--kills=50] [--seed=0] [--num_epochs=200]
 
 The run distils digits with dropout, cropping and a moving average, evaluates
 and saves after every epoch, so that kills meet compiling, training, saving and
@@ -156,7 +156,7 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
   parser.add_argument('--kills', type=int, default=50, help='how often')
   parser.add_argument('--seed', type=int, default=0, help='of the moments')
-  parser.add_argument('--num_epochs', type=int, default=100, help='of the run')
+  parser.add_argument('--num_epochs', type=int, default=200, help='of the run')
   flags = parser.parse_args()
   begin = time.monotonic()
   with tempfile.TemporaryDirectory() as base:
