@@ -10,6 +10,12 @@ scales, as JPEGs of quality 90. All take turns; every measurement counts from
 nothing to the last batch, with the start of its threads. Processes start before
 it, with the first batch. Shares are of the plain pool's rate, formed within
 each round.
+
+The last two rows are a training that is slower than decoding, a ResNet-8 on
+these pixels: its step on a batch that lies on the device, and the same with
+batches from the stream. Their shares are of the former: what is missing to 100
+is what the device waits, and on a CPU, where decoding takes the cores of the
+training, what it loses to that.
 """
 
 import argparse
@@ -24,13 +30,16 @@ from concurrent import futures
 from importlib import metadata
 
 import _timing
+import jax
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from kdjax import cli
+from kdjax import cli, data
+from kdjax import config as configuration
 from kdjax.data import crops, images, shards, streaming
 from kdjax.data.dataset import Split
+from kdjax.train import task
 
 _SIZE, _WIDTH, _HEIGHT, _QUALITY = 224, 500, 375, 90
 _NUM_CLASSES = 10
@@ -155,6 +164,57 @@ def rows(split, flags, *, count, rounds, num_steps):
     yield [own, _timing.spread(rates, digits=0), _timing.spread(shares)]
 
 
+def trainings(split):
+  """Returns two trainings: on one batch, and from the stream."""
+  config = configuration.default()
+  config.dataset.name, config.dataset.augment = 'photos', 'resized_crop_flip'
+  config.method, config.student.name = 'ce', 'resnet8'
+  config.batch_size, config.num_epochs = 16, 1000
+  dataset = data.Dataset(
+    name='photos',
+    train=split,
+    dev=split,
+    test=split,
+    num_classes=_NUM_CLASSES,
+    mean=(0.5,),
+    std=(0.25,),
+    class_names=tuple(map(str, range(_NUM_CLASSES))),
+  )
+  job = task.prepare(config, dataset, None, _timing.one_device())
+  job.feed.compile(job.initialise())
+  batch, *_ = job.feed.batch(0)
+
+  def fixed(num_steps):
+    snapshot = jax.block_until_ready(job.initialise())
+    begin = time.perf_counter()
+    for index in range(num_steps):
+      snapshot, _ = job.feed.take(snapshot, batch, index)
+    jax.block_until_ready(snapshot)
+    return (time.perf_counter() - begin) / num_steps
+
+  def streamed(num_steps):
+    snapshot = jax.block_until_ready(job.initialise())
+    begin = time.perf_counter()
+    jax.block_until_ready(job.feed.advance(snapshot, 0, num_steps))
+    return (time.perf_counter() - begin) / num_steps
+
+  return {
+    'training on one batch': fixed,
+    'training from the stream': streamed,
+  }, config.batch_size
+
+
+def training_rows(split, *, rounds, num_steps):
+  """Measures both, and yields a row for each."""
+  measures, batch_size = trainings(split)
+  found = _timing.alternate(measures, rounds=rounds, num_steps=num_steps)
+  bare = found['training on one batch']
+  for name, seconds in found.items():
+    rates = [batch_size / s for s in seconds]
+    shares = [100 * a / b for a, b in zip(bare, seconds, strict=True)]
+    yield [name, _timing.spread(rates, digits=0), _timing.spread(shares)]
+
+
 def main():
   """Prints the table."""
   style = argparse.RawDescriptionHelpFormatter
@@ -178,6 +238,11 @@ def main():
         rounds=flags.rounds or (2 if flags.quick else 9),
         num_steps=12 if flags.quick else 32,
       )
+    )
+    found += training_rows(
+      split,
+      rounds=flags.rounds or (2 if flags.quick else 9),
+      num_steps=3 if flags.quick else 12,
     )
   print(_timing.table(['pipeline', 'images/s', 'share, %'], found))
   versions = {name: metadata.version(name) for name in ('grain', 'pillow')}

@@ -52,9 +52,8 @@ def run(path, workdir, *, quick):
   return peak, seconds, saves
 
 
-def seconds_of_a_save(path, folder, *, rounds):
+def seconds_of_a_save(config, dataset, folder, *, rounds):
   """Returns them for the student of an experiment."""
-  config, dataset = _timing.load(path)
   mentor = _timing.untrained_teacher(config, dataset)
   training = _timing.prepare(config, dataset, mentor)
   snapshot = Snapshot(training.initial, step.zero_sums())
@@ -71,9 +70,12 @@ def seconds_of_a_save(path, folder, *, rounds):
 
 def row(path, *, rounds, quick):
   """Measures one experiment."""
+  config, dataset = _timing.load(path)
   with tempfile.TemporaryDirectory() as folder:
     peak, seconds, saves = run(path, Path(folder) / 'run', quick=quick)
-    found = seconds_of_a_save(path, Path(folder) / 'saves', rounds=rounds)
+    found = seconds_of_a_save(
+      config, dataset, Path(folder) / 'saves', rounds=rounds
+    )
   share = 100 * saves * statistics.median(found) / seconds
   return [
     path.stem,

@@ -12,6 +12,7 @@ HEADERS = {
   'step_cost': 'KD / (CE + teacher)',
   'versus_torch': 'PyTorch / kdjax',
   'input_pipeline': 'share, %',
+  'whole_run': 'saves / run, %',
 }
 
 
@@ -49,3 +50,12 @@ def test_an_unknown_experiment(name):
   assert done.returncode == 2
   assert 'no experiment file experiments/nowhere.py' in done.stderr
   assert 'Traceback' not in done.stderr
+
+
+def test_streaming_prints_its_table():
+  done = run('streaming', '--quick')
+  assert done.returncode == 0, done.stderr
+  header, _, *rows = done.stdout.split('\n\n')[0].splitlines()
+  assert 'images/s' in header
+  assert len(rows) >= 2
+  assert all(row.count('|') == header.count('|') for row in rows)

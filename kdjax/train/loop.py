@@ -223,10 +223,10 @@ class _Training:
 
   def _save(self, snapshot: Snapshot, at: int, totals: evaluate.Totals) -> str:
     """Writes the scores, starts to save, and returns what to show."""
+    self._check_saved(snapshot, at)
     scores = evaluate.scores(totals)
     self.writer.write(at, {f'dev_{key}': v for key, v in scores.items()})
     self.writer.sync()  # what a checkpoint follows is on disk before it
-    self._check_saved(snapshot, at)
     self.checkpoints.save(snapshot, step=at, score=scores['accuracy'])
     return f'dev accuracy {scores["accuracy"]:.2%}'
 

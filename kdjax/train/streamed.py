@@ -83,15 +83,28 @@ class Streamed:
     waiting = collections.deque()
     for index in range(start, stop):
       batch, _ = self._fetch()
-      index = sharding.place(np.int32(index), sharding.replicated(self._mesh))
-      with jax.transfer_guard('disallow'):
-        snapshot, done = self._run(
-          snapshot, self._teacher, batch, self._key, index
-        )
+      snapshot, done = self.take(snapshot, batch, index)
       waiting.append(done)
       if len(waiting) > _AHEAD:
         jax.block_until_ready(waiting.popleft())
     return snapshot
+
+  def take(
+    self, snapshot: Snapshot, batch: Batch, index: int
+  ) -> tuple[Snapshot, jax.Array]:
+    """Dispatches one step; the device may not be done when it returns.
+
+    Args:
+      snapshot: where the training is; its arrays are given up.
+      batch: on the devices.
+      index: the step; no other is taken.
+
+    Returns:
+      Where the training is then, and its step, to wait for.
+    """
+    index = sharding.place(np.int32(index), sharding.replicated(self._mesh))
+    with jax.transfer_guard('disallow'):
+      return self._run(snapshot, self._teacher, batch, self._key, index)
 
   def batch(self, step: int) -> tuple[Batch, np.ndarray, jax.Array]:
     """Returns the batch of a step, its positions, and the key to prepare it."""

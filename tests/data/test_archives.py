@@ -60,7 +60,7 @@ def test_mnist_files_become_records_and_arrays(digits_files, tmp_path):
   assert digits_files.prepare(tmp_path).was_prepared
   dataset = data.load('mnist', data_dir=str(tmp_path))
   for split, part in everything(dataset).items():
-    assert by_content(*part) == by_content(*digits_files.arrays[split])
+    assert by_content(*part[:2]) == by_content(*digits_files.arrays[split])
   assert dataset.input_shape == (28, 28, 1)
   assert dataset.class_names == tuple('0123456789')
 
@@ -99,7 +99,7 @@ def test_cifar100_becomes_records_and_arrays(cifar_files, tmp_path):
   dataset = data.load('cifar100', data_dir=str(tmp_path))
   for split, part in everything(dataset).items():
     rows = cifar_files.rows[split]
-    assert by_content(*part) == by_content(
+    assert by_content(*part[:2]) == by_content(
       published.images_of(rows, 2), rows[:, 1]
     )
   assert dataset.input_shape == (32, 32, 3)
@@ -127,7 +127,7 @@ def test_cifar10_reads_all_its_files(tmp_path, monkeypatch):
   archives.prepare(tmp_path)
   dataset = data.load('cifar10', data_dir=str(tmp_path))
   whole = np.concatenate([rows[name] for name in names])
-  assert by_content(*everything(dataset)['train']) == by_content(
+  assert by_content(*everything(dataset)['train'][:2]) == by_content(
     published.images_of(whole, 1), whole[:, 0]
   )
   assert dataset.groups is None

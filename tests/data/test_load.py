@@ -276,3 +276,15 @@ assert not {{'tensorflow_datasets', 'tensorflow'}} & set(sys.modules)
 def test_preparing_prints_nothing(tmp_path, capfd):
   data.load('synthetic_classes', data_dir=str(tmp_path), options=SMALL)
   assert capfd.readouterr() == ('', '')
+
+
+def test_every_example_knows_where_it_was(root):
+  digits = data.load('digits', data_dir=str(root))
+  ids = np.concatenate([digits.train.ids, digits.dev.ids])
+  assert sorted(ids) == list(range(len(ids)))
+  few = data.thin(digits.train, num_labels=30, num_classes=10, seed=0)
+  place = {i: k for k, i in enumerate(digits.train.ids)}
+  for index, i in enumerate(few.ids):
+    np.testing.assert_array_equal(
+      few.inputs[index], digits.train.inputs[place[i]]
+    )
