@@ -1,11 +1,9 @@
 import tempfile
 
 import photos
-import published
 import pytest
 
 from kdjax import data
-from kdjax.data.builders import imagenet
 
 
 @pytest.fixture(scope='session')
@@ -20,12 +18,7 @@ def root(tmp_path_factory):
 def imagenet_root(tmp_path_factory):
   """A data_dir in which six classes of made-up ImageNet are prepared."""
   folder = tmp_path_factory.mktemp('imagenet')
-  with pytest.MonkeyPatch.context() as patch:
-    archives = published.Archives(
-      folder / 'files', imagenet.Imagenet2012, patch
-    )
-    photos.write_imagenet(archives)
-    archives.prepare(folder)
+  photos.prepare_imagenet(folder)
   return folder
 
 

@@ -4,7 +4,11 @@ import io
 import tarfile
 
 import numpy as np
+import published
+import pytest
 from PIL import Image
+
+from kdjax.data.builders import imagenet
 
 SYNSETS = (
   'n01440764',
@@ -86,3 +90,13 @@ def write_imagenet(archives, *, classes=None, validation=None):
   patch(builder, 'SIZES', sizes)
   patch(builder, 'validation_labels', classmethod(lambda cls: labels))
   return classes, validation, labels
+
+
+def prepare_imagenet(folder):
+  """Prepares thirty images of six classes, and six to test on, in a folder."""
+  with pytest.MonkeyPatch.context() as patch:
+    archives = published.Archives(
+      folder / 'files', imagenet.Imagenet2012, patch
+    )
+    write_imagenet(archives)
+    archives.prepare(folder)

@@ -13,7 +13,6 @@ import pytest
 
 from kdjax import config as configuration
 from kdjax import data, models
-from kdjax.data.builders import imagenet
 from kdjax.train import checkpoint, evaluate, loop, pace, task
 from kdjax.train.interrupts import Interrupted, Interrupts
 from kdjax.train.state import Network, Weights
@@ -22,19 +21,13 @@ from kdjax.train.writers import read_metrics
 # Small archives with real JPEGs.
 sys.path.append(str(Path(__file__).parents[1] / 'data'))
 import photos
-import published
 
 
 @pytest.fixture(scope='module')
 def few(tmp_path_factory):
   """Thirty encoded images of six classes, at 32 pixels."""
   folder = tmp_path_factory.mktemp('imagenet')
-  with pytest.MonkeyPatch.context() as patch:
-    archives = published.Archives(
-      folder / 'files', imagenet.Imagenet2012, patch
-    )
-    photos.write_imagenet(archives)
-    archives.prepare(folder)
+  photos.prepare_imagenet(folder)
   return data.load('imagenet2012', data_dir=str(folder), image_size=32)
 
 

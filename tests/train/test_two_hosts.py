@@ -13,14 +13,12 @@ import chex
 import pytest
 from ml_collections import ConfigDict
 
-from kdjax.data.builders import imagenet
 from kdjax.train import checkpoint, experiment, manifest, peers, sharding, task
 from kdjax.train.writers import read_metrics
 
 # Small archives with real JPEGs.
 sys.path.append(str(Path(__file__).parents[1] / 'data'))
 import photos
-import published
 
 EXPERIMENT = Path(__file__).parents[2] / 'experiments/digits_kd.py'
 SMALL = (
@@ -209,12 +207,7 @@ def get_config():
 def streamed(tmp_path_factory):
   """An experiment on thirty encoded images, and where they are prepared."""
   folder = tmp_path_factory.mktemp('streamed')
-  with pytest.MonkeyPatch.context() as patch:
-    archives = published.Archives(
-      folder / 'files', imagenet.Imagenet2012, patch
-    )
-    photos.write_imagenet(archives)
-    archives.prepare(folder)
+  photos.prepare_imagenet(folder)
   path = folder / 'experiment.py'
   path.write_text(STREAMED)
   return path, f'--config.dataset.data_dir={folder}'
