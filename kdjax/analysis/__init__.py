@@ -1,0 +1,93 @@
+"""What a teacher transfers, and why it does or does not help.
+
+Gradients, geometry, calibration and fidelity are pure functions; `diagnose`
+measures a teacher over a data set and says what it finds.
+"""
+
+from kdjax.analysis.calibration import (
+  Reliability,
+  brier,
+  expected_calibration_error,
+  fit_temperature,
+  negative_log_likelihood,
+  reliability,
+)
+from kdjax.analysis.dark_knowledge import (
+  class_confusion,
+  incorrect_entropy,
+  incorrect_probs,
+  joint_table,
+  mutual_information,
+  relation_information,
+  topk_mass,
+)
+from kdjax.analysis.diagnosis import (
+  Answers,
+  Diagnosis,
+  diagnose,
+  diagnose_on,
+)
+from kdjax.analysis.fidelity import (
+  agreement,
+  cka_matrix,
+  linear_cka,
+  teacher_kl,
+  topk_agreement,
+)
+from kdjax.analysis.geometry import (
+  class_means,
+  class_similarity,
+  order_classes,
+  relation_correlation,
+  similarity_spread,
+)
+from kdjax.analysis.gradients import (
+  GradientParts,
+  class_mean_probs,
+  expected_rescaling_factor,
+  gradient_parts,
+  kd_logit_gradient,
+  rescaling_factor,
+  rescaling_factor_of,
+  teacher_share,
+)
+from kdjax.analysis.rules import Finding
+
+__all__ = [
+  'Answers',
+  'Diagnosis',
+  'Finding',
+  'GradientParts',
+  'Reliability',
+  'agreement',
+  'brier',
+  'cka_matrix',
+  'class_confusion',
+  'class_mean_probs',
+  'class_means',
+  'class_similarity',
+  'diagnose',
+  'diagnose_on',
+  'expected_calibration_error',
+  'expected_rescaling_factor',
+  'fit_temperature',
+  'gradient_parts',
+  'incorrect_entropy',
+  'incorrect_probs',
+  'joint_table',
+  'kd_logit_gradient',
+  'linear_cka',
+  'mutual_information',
+  'negative_log_likelihood',
+  'order_classes',
+  'relation_correlation',
+  'relation_information',
+  'reliability',
+  'rescaling_factor',
+  'rescaling_factor_of',
+  'similarity_spread',
+  'teacher_kl',
+  'teacher_share',
+  'topk_agreement',
+  'topk_mass',
+]

@@ -1,0 +1,366 @@
+"""What the measures mean: thresholds, each with its reason, and remedies.
+
+Figures for Fashion-MNIST are of `benchmarks/failures.py`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+from kdjax.analysis.signal import TEMPERATURES
+
+# Mean 1 − max p̃. Below a tenth the teacher's term repeats the label: students
+# on Fashion-MNIST lost half a point and more, and nothing above.
+LEAST_DARK_MASS = 0.1
+# At T = 1 a teacher with 94 % of its training examples right doubts by 0.08,
+# one trained until 99.7 % are right by 0.02.
+NEAR_ONE_HOT = 0.03
+# Mean KL(p̃ ‖ uniform), nats. Below, a label-smoothed or too hot teacher tells
+# little more than that there are K classes; usual ones have 0.3 to 2.
+LEAST_DIVERGENCE = 0.1
+# Median over examples of log(K−1) − H(wrong classes) at T = 1, nats; for normal
+# logits half their variance. Usual teachers have 1.5, weak ones 0.4; label
+# smoothing by 0.1 leaves 0.08.
+LEAST_RELATION_SPREAD = 0.2
+# The share of that spread that the class explains, and repeats in either half
+# of the examples: 0.2 to 0.9, even with label smoothing; 0.01 in a teacher that
+# has learned random labels by heart.
+LEAST_RELATION_SHARE = 0.1
+# Standard deviation of the cosines between class weights: 0.16 usual, 0.04
+# with label smoothing; 0 where all classes are equally far from each other.
+LEAST_WEIGHT_SPREAD = 0.02
+# λ · Tⁿ⁻², the teacher's weight at high T: below a tenth plain cross-entropy
+# has at least the teacher's pull, though not the weight.
+LEAST_EFFECTIVE_WEIGHT = 0.1
+# The teacher's share of the gradient in the mean example, as measured.
+LEAST_GRADIENT_SHARE = 0.1
+# A tail counts as noise if the class explains less than a fifth of it (usual:
+# 0.4 to 0.7), and matters if it has more than a tenth of the mass.
+LEAST_TAIL_SHARE = 0.2
+MOST_TAIL_MASS = 0.1
+# Confidence less accuracy. Guo et al. (2017) find up to 0.16 in usual networks.
+MOST_OVERCONFIDENCE = 0.17
+# McNemar's z, two standard deviations, and a difference that one would mind.
+MOST_DEVIATIONS = 2.0
+MOST_LEAD = 0.01
+# Students follow the teacher about as often as it is right (0.94 to 1); one of
+# a teacher with random labels in 0.8 of those cases.
+LEAST_FIDELITY = 0.8
+
+Metrics = dict[str, float]
+Settings = dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+  """Something that was found.
+
+  Attributes:
+    code: a name that does not change.
+    severity: 'error' (a student without teacher may do better), 'warning'
+      (the teacher gives less than it could) or 'info'.
+    evidence: what was measured, and what it was held against.
+    explanation: what it means.
+    remedy: what to do about it.
+    settings: configuration keys and the values to try.
+  """
+
+  code: str
+  severity: str
+  evidence: dict[str, float]
+  explanation: str
+  remedy: str
+  settings: dict[str, object] = dataclasses.field(default_factory=dict)
+
+
+def apply(
+  metrics: Metrics, settings: Settings, *, method: str = 'kd'
+) -> tuple[Finding, ...]:
+  """Returns what the measures say, most severe first.
+
+  Args:
+    metrics: of `signal` and `scores`; a rule without its measures is silent.
+    settings: weight, temperature and temperature_power.
+    method: of the loss; a finding that has it for a remedy is left out.
+
+  Returns:
+    At least one finding: 'healthy' where no rule has anything to say.
+  """
+  found = [rule(metrics, settings) for rule in RULES]
+  found = [f for f in found if f and f.settings.get('method') != method]
+  found.sort(key=lambda finding: finding.severity != 'error')
+  return tuple(found) or (_healthy(metrics),)
+
+
+def _weaker(m: Metrics, s: Settings) -> Finding | None:
+  for name in ('baseline', 'student'):
+    if f'{name}_accuracy' not in m:
+      continue
+    lead = m[f'{name}_accuracy'] - m['teacher_accuracy']
+    z = m[f'{name}_beats_teacher_z']
+    if lead > MOST_LEAD and z > MOST_DEVIATIONS:
+      return Finding(
+        'teacher_weaker_than_student',
+        'error',
+        {
+          'teacher_accuracy': m['teacher_accuracy'],
+          f'{name}_accuracy': m[f'{name}_accuracy'],
+          f'{name}_beats_teacher_z': z,
+        },
+        f'The teacher is right in {m["teacher_accuracy"]:.1%} of the examples, '
+        f'the {name} in {m[f"{name}_accuracy"]:.1%}: it is taught mistakes.',
+        'Take a better teacher, or train the student without one; if neither '
+        'can be, give the teacher a smaller weight.',
+        {'method': 'ce'},
+      )
+  return None
+
+
+def _vanishes(m: Metrics, s: Settings) -> Finding | None:
+  share, effective = m['teacher_gradient_share'], m['effective_weight']
+  if effective >= LEAST_EFFECTIVE_WEIGHT and share >= LEAST_GRADIENT_SHARE:
+    return None
+  squared = s['temperature_power'] == 2 or s['temperature'] <= 1
+  return Finding(
+    'teacher_term_vanishes',
+    'error',
+    {
+      'effective_weight': effective,
+      'least_effective_weight': LEAST_EFFECTIVE_WEIGHT,
+      'teacher_gradient_share': share,
+    },
+    f'The teacher pulls with an effective weight λ·Tⁿ⁻² of {effective:.2g} and '
+    f'makes up {share:.0%} of the gradient.',
+    'Raise the weight of the teacher to 0.9.'
+    if squared
+    else 'Multiply the term of the teacher by T²: without it its gradient '
+    'shrinks by T² as the temperature rises.',
+    {'weight': 0.9} if squared else {'temperature_power': 2},
+  )
+
+
+def _near_one_hot(m: Metrics, s: Settings) -> Finding | None:
+  untempered, mass = m['dark_mass_untempered'], m['dark_mass']
+  if untempered >= NEAR_ONE_HOT or mass >= LEAST_DARK_MASS:
+    return None
+  better = _better_temperature(m, s)
+  return Finding(
+    'teacher_near_one_hot',
+    'warning',
+    {
+      'dark_mass_untempered': untempered,
+      'most_near_one_hot': NEAR_ONE_HOT,
+      'dark_mass': mass,
+      'least_dark_mass': LEAST_DARK_MASS,
+    },
+    f'The teacher leaves {untempered:.2g} of its probability to all but the '
+    f'likeliest class, and {mass:.2g} at T = {s["temperature"]:g}: it tells '
+    f'little more than the label.',
+    'Stop the training of the teacher earlier, or regularise it, so that it '
+    'keeps its doubts.'
+    if not better
+    else f'Raise the temperature to {better["temperature"]:g}. A teacher that '
+    f'was stopped earlier, or regularised, keeps its doubts.',
+    better,
+  )
+
+
+def _too_low(m: Metrics, s: Settings) -> Finding | None:
+  better = _better_temperature(m, s)
+  # Heated, wrong classes that are alike stay alike.
+  if m['dark_mass'] >= LEAST_DARK_MASS or not better or _is_erased(m):
+    return None
+  return Finding(
+    'temperature_too_low',
+    'warning',
+    {
+      'temperature': s['temperature'],
+      'dark_mass': m['dark_mass'],
+      'least_dark_mass': LEAST_DARK_MASS,
+      'suggested_temperature': better['temperature'],
+    },
+    f'At T = {s["temperature"]:g} the teacher leaves {m["dark_mass"]:.2g} of '
+    f'its probability to all classes but the likeliest.',
+    f'Raise the temperature to {better["temperature"]:g}.',
+    better,
+  )
+
+
+def _better_temperature(m: Metrics, s: Settings) -> dict[str, object]:
+  """The suggested temperature, if it is higher and not at its bound."""
+  suggested = m['suggested_temperature']
+  is_higher = s['temperature'] < suggested < TEMPERATURES[1]
+  return {'temperature': suggested} if is_higher else {}
+
+
+def _too_high(m: Metrics, s: Settings) -> Finding | None:
+  divergence, suggested = (
+    m['divergence_from_uniform'],
+    m['suggested_temperature'],
+  )
+  if divergence >= LEAST_DIVERGENCE or suggested >= s['temperature']:
+    return None
+  return Finding(
+    'temperature_too_high',
+    'warning',
+    {
+      'temperature': s['temperature'],
+      'divergence_from_uniform': divergence,
+      'least_divergence': LEAST_DIVERGENCE,
+      'suggested_temperature': suggested,
+    },
+    f'At T = {s["temperature"]:g} the teacher is {divergence:.2g} nats from '
+    f'the uniform distribution. With T² a student has to match every logit, '
+    f'the meaningless ones too; without, it is hardly taught anything.',
+    f'Lower the temperature to {suggested:g}.',
+    {'temperature': suggested},
+  )
+
+
+def _is_erased(m: Metrics) -> bool:
+  return m.get('relation_spread', 1.0) < LEAST_RELATION_SPREAD
+
+
+def _erased(m: Metrics, s: Settings) -> Finding | None:
+  if not _is_erased(m):
+    return None
+  return Finding(
+    'teacher_class_relations_erased',
+    'warning',
+    {
+      'relation_spread': m['relation_spread'],
+      'least_relation_spread': LEAST_RELATION_SPREAD,
+      'incorrect_entropy_untempered': m['incorrect_entropy_untempered'],
+    },
+    f'The wrong classes are nearly alike to the teacher: in the median example '
+    f'they are {m["relation_spread"]:.2g} nats from uniform at T = 1. Label '
+    f'smoothing does that, and so does a training that has hardly begun.',
+    'Train the teacher without label smoothing. If that cannot be, T = 1 keeps '
+    'the most of what it knows.',
+    {'teacher.method': 'ce'},
+  )
+
+
+def _no_structure(m: Metrics, s: Settings) -> Finding | None:
+  if 'relation_share' not in m or _is_erased(m):
+    return None
+  spread = m.get('weight_similarity_spread', 1.0)
+  has_relations = m['relation_share'] >= LEAST_RELATION_SHARE
+  if has_relations and spread >= LEAST_WEIGHT_SPREAD:
+    return None
+  evidence = {
+    'relation_share': m['relation_share'],
+    'least_relation_share': LEAST_RELATION_SHARE,
+    'relation_reliability': m['relation_reliability'],
+  }
+  if 'weight_similarity_spread' in m:
+    evidence['weight_similarity_spread'] = spread
+    evidence['least_weight_spread'] = LEAST_WEIGHT_SPREAD
+  return Finding(
+    'no_class_structure',
+    'warning',
+    evidence,
+    f'Which wrong classes the teacher finds likely hardly depends on the true '
+    f'one: the class explains {m["relation_share"]:.1%} of it.'
+    if not has_relations
+    else f'The classes are equally far from each other in the last layer of '
+    f'the teacher: its cosines differ by {spread:.2g}.',
+    'Teach only how sure the teacher is, by kd_pt; label smoothing is worth a '
+    'comparison.',
+    {'method': 'kd_pt'},
+  )
+
+
+def _noisy_tail(m: Metrics, s: Settings) -> Finding | None:
+  if 'tail_class_share' not in m or _is_erased(m):
+    return None
+  mass, share, kept = m['tail_mass'], m['tail_class_share'], m['kept_classes']
+  if mass <= MOST_TAIL_MASS or share >= LEAST_TAIL_SHARE:
+    return None
+  return Finding(
+    'noisy_tail',
+    'warning',
+    {
+      'tail_mass': mass,
+      'most_tail_mass': MOST_TAIL_MASS,
+      'tail_class_share': share,
+      'least_tail_share': LEAST_TAIL_SHARE,
+      'kept_classes': kept,
+    },
+    f'Beyond its {kept:.0f} likeliest classes the teacher spends {mass:.0%} of '
+    f'its probability, and the class explains {share:.0%} of how.',
+    f'Keep the {kept:.0f} likeliest classes, by kd_topk, or lower the '
+    f'temperature.',
+    {'method': 'kd_topk', 'topk': int(kept)},
+  )
+
+
+def _miscalibrated(m: Metrics, s: Settings) -> Finding | None:
+  excess = m['teacher_confidence'] - m['teacher_accuracy']
+  if excess <= MOST_OVERCONFIDENCE:
+    return None
+  fitted = m['teacher_fitted_temperature']
+  return Finding(
+    'teacher_miscalibrated',
+    'warning',
+    {
+      'teacher_confidence': m['teacher_confidence'],
+      'teacher_accuracy': m['teacher_accuracy'],
+      'most_overconfidence': MOST_OVERCONFIDENCE,
+      'teacher_ece': m['teacher_ece'],
+      'teacher_fitted_temperature': fitted,
+    },
+    f'The teacher is sure of {m["teacher_confidence"]:.0%} and right in '
+    f'{m["teacher_accuracy"]:.0%} of the examples: it insists on its mistakes.',
+    f'Divide its logits by {fitted:.2g}, at which they are calibrated: the '
+    f'temperature of the loss should not be below that.',
+    {'temperature': max(s['temperature'], round(fitted, 1))},
+  )
+
+
+def _low_fidelity(m: Metrics, s: Settings) -> Finding | None:
+  if 'agreement' not in m:
+    return None
+  least = LEAST_FIDELITY * m['teacher_accuracy']
+  if m['agreement'] >= least:
+    return None
+  return Finding(
+    'low_fidelity',
+    'warning',
+    {
+      'agreement': m['agreement'],
+      'least_agreement': least,
+      'teacher_kl': m['teacher_kl'],
+    },
+    f'The student agrees with the teacher in {m["agreement"]:.0%} of the '
+    f'examples, though that is right in {m["teacher_accuracy"]:.0%}.',
+    'Check that both see the same inputs and classes; then train longer, on '
+    'more examples (no labels are needed for the term of the teacher), or a '
+    'larger student.',
+  )
+
+
+def _healthy(m: Metrics) -> Finding:
+  names = ('dark_mass', 'relation_share', 'teacher_gradient_share')
+  return Finding(
+    'healthy',
+    'info',
+    {name: m[name] for name in names if name in m},
+    'The teacher has doubts, they follow its classes, and they reach the '
+    'student.',
+    'None needed. Whether distillation helps is for a comparison with '
+    'cross-entropy to say, over several seeds.',
+  )
+
+
+RULES: tuple[Callable[[Metrics, Settings], Finding | None], ...] = (
+  _weaker,
+  _vanishes,
+  _near_one_hot,
+  _too_low,
+  _too_high,
+  _erased,
+  _no_structure,
+  _noisy_tail,
+  _miscalibrated,
+  _low_fidelity,
+)
