@@ -119,6 +119,9 @@ def default() -> ConfigDict:
       # --- running
       'eval_every_epochs': 10,  # evaluate on dev, save a checkpoint
       'eval_batch_size': 500,
+      # At each evaluation also log ECE, and with a teacher fidelity and what it
+      # does to the gradient.
+      'analysis': True,
       'log_every_steps': 500,  # a row of metrics is a mean over so many
       'keep_checkpoints': 2,  # the last so many; the best on dev is kept too
       'nonfinite': 'stop',  # an update that is not finite: 'stop' or 'skip'

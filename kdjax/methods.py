@@ -37,6 +37,7 @@ class Exchange(NamedTuple):
 # A configuration, or anything with its method keys as attributes.
 Settings = Any
 Loss = Callable[[Exchange, Settings], jax.Array]
+Weight = Callable[[Settings], float]
 Target = Callable[[Exchange, Settings], jax.Array]
 
 
@@ -46,10 +47,18 @@ class Method(NamedTuple):
   Attributes:
     loss: maps an exchange and settings to `[B]`, in nats.
     needs_teacher: whether it looks at the teacher's logits.
+    label_weight: maps settings to what plain cross-entropy weighs in the loss;
+      the rest of it is the teacher's.
   """
 
   loss: Loss
   needs_teacher: bool = True
+  label_weight: Weight = lambda c: 1.0
+
+
+def _left_of_weight(c: Settings) -> float:
+  """1-λ, what the teacher's weight leaves to the label."""
+  return 1 - c.weight
 
 
 def _toward(target: Target) -> Method:
@@ -65,7 +74,7 @@ def _toward(target: Target) -> Method:
       temperature_power=c.temperature_power,
     )
 
-  return Method(loss)
+  return Method(loss, label_weight=_left_of_weight)
 
 
 def _ce(x: Exchange, c: Settings) -> jax.Array:
@@ -152,14 +161,16 @@ def _dist(x: Exchange, c: Settings) -> jax.Array:
 
 METHODS = {
   'ce': Method(_ce, needs_teacher=False),
-  'ls': Method(_ls, needs_teacher=False),
+  'ls': Method(
+    _ls, needs_teacher=False, label_weight=lambda c: 1 - c.smoothing
+  ),
   'kd': _toward(_full),
   'kd_pt': _toward(_pt),
   'kd_sim': _toward(_sim),
   'kd_pt_sim': _toward(_pt_sim),
   'kd_pt_sim_conditional': _toward(_pt_sim_conditional),
   'kd_topk': _toward(_topk),
-  'kd_standardised': Method(_kd_standardised),
+  'kd_standardised': Method(_kd_standardised, label_weight=_left_of_weight),
   'dkd': Method(_dkd),
   'dist': Method(_dist),
 }

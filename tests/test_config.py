@@ -101,6 +101,7 @@ BOUNDS = {
 # they are checked where they are used.
 CHECKED_ELSEWHERE = {
   'method',
+  'analysis',
   'optimizer.nesterov',
   'dataset.name',
   'dataset.data_dir',

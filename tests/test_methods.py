@@ -241,6 +241,35 @@ def test_a_row_with_a_teacher_looks_at_it(name):
   assert by_weights == ('sim' in name)
 
 
+LABEL_WEIGHTS = {
+  'ce': 1.0,
+  'ls': 0.8,
+  **dict.fromkeys((*PARTIAL, 'kd_standardised'), 0.3),
+  'dkd': 1.0,
+  'dist': 1.0,
+}
+
+
+def test_what_cross_entropy_weighs_in_each_loss():
+  c = settings()
+  found = {n: row.label_weight(c) for n, row in methods.METHODS.items()}
+  assert found == pytest.approx(LABEL_WEIGHTS)
+
+
+@pytest.mark.parametrize(
+  'name', ['ce', 'ls', 'kd', 'kd_topk', 'kd_standardised', 'dist']
+)
+def test_the_rest_of_the_loss_does_not_know_the_label(name):
+  weight = methods.get(name).label_weight(settings())
+
+  def rest(labels):
+    x = exchange()._replace(labels=jnp.asarray(labels))
+    both = methods.get(name).loss(x, settings()), methods.get('ce').loss(x, {})
+    return both[0] - weight * both[1]
+
+  close(rest(LABELS), rest((LABELS + 1) % K))
+
+
 def test_the_fixed_names_are_there():
   fixed = 'ce ls kd kd_pt kd_sim kd_pt_sim kd_topk dkd'
   assert methods.METHODS.keys() >= set(fixed.split())

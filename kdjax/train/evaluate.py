@@ -28,6 +28,25 @@ class Totals(NamedTuple):
   cross_entropy: jax.Array
 
 
+class Shown(NamedTuple):
+  """Examples, and what a network says of them; on the devices.
+
+  Attributes:
+    inputs: `[B, ...]`, as stored.
+    labels: `[B]`.
+    logits: `[B, K]`, whole on every device.
+    num_examples: so many of them; what follows is padding.
+  """
+
+  inputs: jax.Array
+  labels: jax.Array
+  logits: jax.Array
+  num_examples: int
+
+
+Visit = Callable[[Shown], None]
+
+
 def scores(
   totals: Totals, classes: Iterable[int] | None = None
 ) -> dict[str, float]:
@@ -81,11 +100,16 @@ class Evaluator:
     self._split, self._mesh, self._reading = split, mesh, reading
     batch_size = min(batch_size, len(split.labels))
     self._batch_size = -(-batch_size // mesh.size) * mesh.size
+    self._num_classes = num_classes
     self._is_streamed = isinstance(split.inputs, data.Images)
     by_example = sharding.by_example(mesh)
 
-    def of_batch(weights: Weights, batch: tuple) -> Totals:
-      inputs, labels = jax.lax.with_sharding_constraint(batch, by_example)
+    def of_batch(
+      weights: Weights, inputs: jax.Array, labels: jax.Array
+    ) -> tuple[Totals, jax.Array]:
+      inputs, labels = jax.lax.with_sharding_constraint(
+        (inputs, labels), by_example
+      )
       outputs, _ = models.apply(
         graphdef,
         gather(weights.params),
@@ -93,43 +117,54 @@ class Evaluator:
         normalise(inputs),
         train=False,
       )
-      return _count(outputs.logits, labels, num_classes)
+      return _count(outputs.logits, labels, num_classes), outputs.logits
 
     def of_all(
       weights: Weights, inputs: jax.Array, labels: jax.Array
-    ) -> Totals:
+    ) -> tuple[Totals, jax.Array]:
       batches = _in_batches((inputs, labels), self._batch_size)
-      counted = jax.lax.map(lambda batch: of_batch(weights, batch), batches)
-      return jax.tree.map(lambda x: jnp.sum(x, 0), counted)
-
-    def of_one(
-      weights: Weights, inputs: jax.Array, labels: jax.Array
-    ) -> Totals:
-      return of_batch(weights, (inputs, labels))
+      counted, logits = jax.lax.map(
+        lambda batch: of_batch(weights, *batch), batches
+      )
+      totals = jax.tree.map(lambda x: jnp.sum(x, 0), counted)
+      return totals, logits.reshape(-1, num_classes)[: len(labels)]
 
     self._count = jax.jit(
-      of_one if self._is_streamed else of_all,
+      of_batch if self._is_streamed else of_all,
       out_shardings=sharding.replicated(mesh),
     )
-    self._compiled = None
+    self._compiled = self._arrays = None
     if not self._is_streamed:
       self._arrays = sharding.place(
         (split.inputs, split.labels), sharding.replicated(mesh)
       )
 
-  def compile(self, weights: Weights) -> None:
-    """Compiles for weights that lie as these do."""
+  def compile(self, weights: Weights, visit: Visit | None = None) -> None:
+    """Compiles for weights that lie as these do.
+
+    Args:
+      weights: of the network, or others like them.
+      visit: is shown zeros in every shape to come, so that it compiles, too.
+    """
     arrays = self._shapes() if self._is_streamed else self._arrays
     self._compiled = self._count.lower(weights, *arrays).compile()
+    if visit:
+      for size in sorted(set(self._sizes())):
+        visit(self._blank(size))
 
   def __call__(
-    self, weights: Weights, going: Callable[[], bool] = lambda: True
+    self,
+    weights: Weights,
+    going: Callable[[], bool] = lambda: True,
+    visit: Visit | None = None,
   ) -> Totals | None:
     """Returns what is counted with these weights.
 
     Args:
       weights: of the network.
       going: asked between batches of encoded images.
+      visit: is shown all examples at once, or batch by batch where images are
+        decoded.
 
     Returns:
       The totals on the host, or None if it was not to go on.
@@ -137,13 +172,18 @@ class Evaluator:
     if self._compiled is None:
       self.compile(weights)
     if not self._is_streamed:
-      return jax.device_get(self._compiled(weights, *self._arrays))
+      totals, logits = self._compiled(weights, *self._arrays)
+      if visit:
+        visit(Shown(*self._arrays, logits, len(logits)))
+      return jax.device_get(totals)
     totals = None
-    for batch in self._batches():
+    for batch, size in zip(self._batches(), self._sizes(), strict=True):
       if not going():
         return None
       arrays = sharding.from_hosts(self._mesh, (batch.inputs, batch.labels))
-      counted = self._compiled(weights, *arrays)
+      counted, logits = self._compiled(weights, *arrays)
+      if visit:
+        visit(Shown(*arrays, logits, size))
       totals = counted if totals is None else _add(totals, counted)
     return jax.device_get(totals)
 
@@ -158,6 +198,23 @@ class Evaluator:
       **self._reading,
     )
 
+  def _sizes(self) -> list[int]:
+    """How many examples there are in each batch that is shown."""
+    size = len(self._split.labels)
+    if not self._is_streamed:
+      return [size]
+    whole, left = divmod(size, self._batch_size)
+    return [self._batch_size] * whole + [left] * (left > 0)
+
+  def _blank(self, num_examples: int) -> Shown:
+    """What a call will show; what only a call knows is zero."""
+    everywhere = sharding.replicated(self._mesh)
+    arrays = self._arrays
+    if self._is_streamed:
+      arrays = jax.tree.map(_zeros, self._shapes())
+    logits = np.zeros((len(arrays[1]), self._num_classes), np.float32)
+    return Shown(*arrays, sharding.place(logits, everywhere), num_examples)
+
   def _shapes(self) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
     """Of the inputs and labels of a batch."""
     return sharding.shapes(
@@ -171,6 +228,7 @@ def make_predict(
   normalise: Callable[[jax.Array], jax.Array],
   batch_size: int,
   mesh: Mesh,
+  gather: Callable[[models.Tree], models.Tree] = lambda params: params,
 ) -> Callable[[Weights, jax.Array], jax.Array]:
   """Returns a compiled function from a split's inputs to its logits.
 
@@ -181,6 +239,7 @@ def make_predict(
     normalise: maps stored inputs to what the network takes.
     batch_size: examples at once; as many more as the devices need.
     mesh: the devices.
+    gather: constrains parameters to lie whole on every device.
 
   Returns:
     `predict(weights, inputs)`: `[N, ...]` to logits `[N, K]`.
@@ -191,8 +250,9 @@ def make_predict(
   def predict(weights: Weights, inputs: jax.Array) -> jax.Array:
     def logits_of(batch: jax.Array) -> jax.Array:
       batch = jax.lax.with_sharding_constraint(batch, by_example)
+      params = gather(weights.params)
       outputs, _ = models.apply(
-        graphdef, *weights, normalise(batch), train=False
+        graphdef, params, weights.rest, normalise(batch), train=False
       )
       return outputs.logits
 
@@ -229,6 +289,10 @@ def _count(logits: jax.Array, labels: jax.Array, num_classes: int) -> Totals:
   return Totals(
     *(jax.ops.segment_sum(v, safe, num_segments=num_classes) for v in values)
   )
+
+
+def _zeros(like: jax.ShapeDtypeStruct) -> jax.Array:
+  return sharding.place(np.zeros(like.shape, like.dtype), like.sharding)
 
 
 @jax.jit

@@ -95,10 +95,8 @@ def _fit_all(
   if methods.get(config.method).needs_teacher:
     mentor = teacher.obtain(config, dataset, workdir=workdir, session=session)
   if config.baseline:
-    plain = config.copy_and_resolve_references()
-    plain.method = 'ce'
     fitted['baseline'] = fit(
-      plain,
+      baseline_of(config),
       transfer,
       teacher=None,
       name='baseline',
@@ -114,6 +112,13 @@ def _fit_all(
     session=session,
   )
   return mentor, fitted
+
+
+def baseline_of(config: ConfigDict) -> ConfigDict:
+  """Returns the configuration of the same student without a teacher."""
+  plain = config.copy_and_resolve_references()
+  plain.method = 'ce'
+  return plain
 
 
 def _finished(workdir: Path, config: ConfigDict) -> dict | None:

@@ -6,12 +6,12 @@ import signal
 from pathlib import Path
 
 import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kdjax import data
 from kdjax.train import (
   checkpoint,
-  evaluate,
   finite,
   hosts,
   pace,
@@ -116,7 +116,7 @@ def restore(
   dataset: data.Dataset,
   *,
   directory: Path,
-  session: Session,
+  mesh: Mesh,
 ) -> Network:
   """Returns a network that `fit` has trained to its end.
 
@@ -124,7 +124,7 @@ def restore(
     config: what it was trained by.
     dataset: what it was trained on.
     directory: holds `checkpoints/`; nothing in it is changed.
-    session: the devices.
+    mesh: the devices.
 
   Returns:
     The network after its last step.
@@ -142,7 +142,7 @@ def restore(
       f'{directory} stopped at step {last} of {num_steps}: finish it with '
       f'the command that began it'
     )
-  like = task.like(config, dataset, session.mesh)
+  like = task.like(config, dataset, mesh)
   found = checkpoint.read(folder, like, _identity(config, dataset), step=last)
   graphdef = task.shapes(config, dataset).graphdef
   return Network(graphdef, *found.tree.state.evaluated)
@@ -174,7 +174,7 @@ class _Training:
     job, session, snapshot = self.job, self.session, found.tree
     with session.watchdog.paused():
       job.feed.compile(snapshot)
-      job.dev.compile(snapshot.state.evaluated)
+      job.dev.compile(snapshot.state)
       # Hosts compile at their own pace; collectives do not wait for long.
       hosts.agree(stop=False, num_steps=0)
     with session.interrupts.saving():
@@ -191,11 +191,9 @@ class _Training:
     while True:
       if pace.is_due(at, job.task, job.num_steps) and at != scored:
         with session.watchdog.paused():
-          totals = job.dev(
-            snapshot.state.evaluated, lambda: not self._stopping()
-          )
-        if totals is not None:
-          note = self._save(snapshot, at, totals)
+          scores = job.dev(snapshot.state, lambda: not self._stopping())
+        if scores is not None:
+          note = self._save(snapshot, at, scores)
           scored = saved = at
           self.phase.update(at, clock.rate, note)
       stopping, num_steps = hosts.agree(
@@ -221,10 +219,9 @@ class _Training:
   def _stopping(self) -> bool:
     return hosts.agree(bool(self.session.interrupts.requested()), 0)[0]
 
-  def _save(self, snapshot: Snapshot, at: int, totals: evaluate.Totals) -> str:
+  def _save(self, snapshot: Snapshot, at: int, scores: dict[str, float]) -> str:
     """Writes the scores, starts to save, and returns what to show."""
     self._check_saved(snapshot, at)
-    scores = evaluate.scores(totals)
     self.writer.write(at, {f'dev_{key}': v for key, v in scores.items()})
     self.writer.sync()  # what a checkpoint follows is on disk before it
     self.checkpoints.save(snapshot, step=at, score=scores['accuracy'])

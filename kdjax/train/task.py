@@ -12,7 +12,15 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kdjax import data, methods, models
-from kdjax.train import answers, evaluate, feeds, optimizer, sharding, step
+from kdjax.train import (
+  answers,
+  evaluate,
+  examine,
+  feeds,
+  optimizer,
+  sharding,
+  step,
+)
 from kdjax.train.state import Network, PyTree, Snapshot, Weights, create
 
 
@@ -26,7 +34,7 @@ class Job(NamedTuple):
     ids: where in the published training split each example is.
     like: shapes, types and places of what changes in the training.
     initialise: makes it, as it is before the first step.
-    dev: counts what is right in the held-out set.
+    dev: evaluates the network on the held-out set.
     rate: the learning rate as a function of the step.
     num_steps: steps in the whole training.
   """
@@ -37,7 +45,7 @@ class Job(NamedTuple):
   ids: np.ndarray
   like: Snapshot
   initialise: Callable[[], Snapshot]
-  dev: evaluate.Evaluator
+  dev: examine.Examiner
   rate: Callable[[int], jax.Array]
   num_steps: int
 
@@ -182,6 +190,7 @@ def prepare(
   )
   initialise = functools.partial(_initial, config, dataset, update)
   like = _like(config, jax.eval_shape(initialise), mesh)
+  count = evaluator(graphdef, dataset.dev, config, dataset, mesh)
   return Job(
     task=task,
     feed=feeds.make(config, dataset, task, weights, mesh),
@@ -191,7 +200,7 @@ def prepare(
     initialise=jax.jit(
       initialise, out_shardings=jax.tree.map(lambda a: a.sharding, like)
     ),
-    dev=evaluator(graphdef, dataset.dev, config, dataset, mesh),
+    dev=examine.make(count, dataset.dev, task, weights, mesh),
     rate=jax.jit(optimizer.schedule(config, steps_per_epoch=steps_per_epoch)),
     num_steps=config.num_epochs * steps_per_epoch,
   )

@@ -123,7 +123,7 @@ def obtain(
       check_checkpoint(config),
       dataset,
       directory=Path(config.teacher.checkpoint),
-      session=session,
+      mesh=session.mesh,
     )
   own = config_of(config)
   directory = workdir / 'teacher'

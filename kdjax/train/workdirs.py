@@ -18,6 +18,7 @@ from kdjax.train import files, hosts
 # go on in another place, on other devices, and with other means.
 CIRCUMSTANCES = frozenset(
   {
+    'analysis',
     'dataset.data_dir',
     'dataset.num_threads',
     'dataset.num_workers',

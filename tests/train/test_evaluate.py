@@ -96,3 +96,42 @@ def test_weights_come_with_the_call(network):
   other = count(jax.tree.map(lambda a: -a, weights))
   assert list(first.examples) == list(other.examples)
   assert not np.allclose(first.cross_entropy, other.cross_entropy)
+
+
+def _evaluator(graphdef, split, **given):
+  return evaluate.Evaluator(
+    graphdef,
+    split,
+    normalise=lambda x: x,
+    num_classes=NUM_CLASSES,
+    mesh=sharding.make_mesh(),
+    **given,
+  )
+
+
+@pytest.mark.parametrize('num_examples', [1, 5, 7])
+def test_who_visits_is_shown_every_example_once(network, num_examples):
+  graphdef, weights = network
+  split = _split(num_examples)
+  count, seen = _evaluator(graphdef, split, batch_size=4), []
+  totals = count(weights, visit=seen.append)
+  (shown,) = seen
+  np.testing.assert_array_equal(shown.inputs, split.inputs)
+  np.testing.assert_array_equal(shown.labels, split.labels)
+  expected = _logits(network, split.inputs)
+  np.testing.assert_allclose(shown.logits, expected, rtol=1e-5, atol=1e-6)
+  assert shown.num_examples == num_examples
+  for with_, without in zip(totals, count(weights), strict=True):
+    np.testing.assert_array_equal(with_, without)
+
+
+def test_to_compile_is_shown_what_a_call_shows(network):
+  graphdef, weights = network
+  count, seen = _evaluator(graphdef, _split(7), batch_size=4), []
+  count.compile(weights, visit=seen.append)
+  count(weights, visit=seen.append)
+  before, after = seen
+  assert before.num_examples == after.num_examples == 7
+  np.testing.assert_array_equal(before.logits, 0)
+  for a, b in zip(before[:3], after[:3], strict=True):
+    assert (a.shape, a.dtype, a.sharding) == (b.shape, b.dtype, b.sharding)

@@ -119,7 +119,7 @@ def test_a_finished_training_is_only_read(
   second = _fit(plain, forty, tmp_path, session)
   assert silent.phases == [('student', 0, 16)]
   chex.assert_trees_all_equal(second.last[1:], first.last[1:])
-  again = restore(plain, forty, directory=tmp_path, session=session)
+  again = restore(plain, forty, directory=tmp_path, mesh=session.mesh)
   chex.assert_trees_all_equal(again[1:], first.last[1:])
 
 
