@@ -1,0 +1,141 @@
+"""The command: from a run or from files to a report, and every mistake."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from kdjax import cli, diagnose
+from kdjax import config as configuration
+from kdjax.train import experiment, progress
+
+
+def call(monkeypatch, *arguments):
+  monkeypatch.setattr(sys, 'argv', ['diagnose', *map(str, arguments)])
+  cli.run(diagnose.main)
+
+
+@pytest.fixture
+def mistake(monkeypatch, capsys):
+  """Runs a command that has to fail and returns its last line."""
+
+  def run(*arguments):
+    with pytest.raises(SystemExit) as end:
+      call(monkeypatch, *arguments)
+    stderr = capsys.readouterr().err
+    assert end.value.code == 2
+    assert 'Traceback' not in stderr
+    return stderr.splitlines()[-1]
+
+  return run
+
+
+@pytest.fixture
+def files(tmp_path):
+  rng = np.random.default_rng(0)
+  labels = np.arange(400) % 4
+  logits = 2 * rng.normal(size=(4, 4))[labels] + rng.normal(size=(400, 4))
+  logits += 5 * np.eye(4)[labels]
+  for name, array in {
+    'teacher': logits,
+    'student': logits + rng.normal(size=logits.shape),
+    'labels': labels,
+  }.items():
+    np.save(tmp_path / f'{name}.npy', array)
+  return [
+    f'--teacher_logits={tmp_path / "teacher.npy"}',
+    f'--labels={tmp_path / "labels.npy"}',
+    f'--student_logits={tmp_path / "student.npy"}',
+  ]
+
+
+def report_of(folder):
+  return json.loads((folder / 'report.json').read_text())
+
+
+def test_files(files, tmp_path, monkeypatch, capsys):
+  out = tmp_path / 'out'
+  call(monkeypatch, *files, f'--out={out}', '--temperature=30')
+  report = report_of(out)
+  assert [f['code'] for f in report['findings']] == ['temperature_too_high']
+  assert report['metrics']['student_accuracy'] > 0.9
+  said = capsys.readouterr().out
+  assert 'temperature_too_high: At T = 30' in said
+  assert said.splitlines()[-1].startswith(f'in {out}')
+  for name in ('report.md', 'report.html', 'figures/reliability.png'):
+    assert (out / name).stat().st_size > 0
+
+
+def test_names_and_weights_of_classes(files, tmp_path, monkeypatch):
+  np.save(tmp_path / 'w.npy', np.random.default_rng(1).normal(size=(4, 8)))
+  call(
+    monkeypatch,
+    *files,
+    f'--out={tmp_path}',
+    f'--class_weights={tmp_path / "w.npy"}',
+    '--class_names=ant,bee,cat,<dog>',
+  )
+  metrics = report_of(tmp_path)['metrics']
+  assert metrics['weight_similarity_spread'] > 0.1
+  assert '<dog>' not in (tmp_path / 'report.html').read_text()
+
+
+def test_a_run(tmp_path, monkeypatch):
+  config = configuration.default()
+  config.dataset.name, config.dataset.augment = 'digits', 'none'
+  config.student.name = config.teacher.name = 'mlp'
+  config.student.widths, config.teacher.widths = (8,), (32,)
+  config.num_epochs = config.teacher.num_epochs = 2
+  config.method, config.temperature = 'kd_pt', 0.2
+  workdir, other = tmp_path / 'run', tmp_path / 'plain'
+  quiet = progress.Reporter(quiet=True)
+  experiment.run(config, workdir, quiet)
+  config.method = 'ce'
+  experiment.run(config, other, quiet)
+  call(monkeypatch, f'--workdir={workdir}', f'--compare={other}')
+  report = report_of(workdir / 'diagnosis')
+  assert 'temperature_too_low' in [f['code'] for f in report['findings']]
+  assert report['settings']['temperature'] == 0.2
+  assert 'plain' in (workdir / 'diagnosis' / 'report.html').read_text()
+
+
+def test_flags_that_do_not_go_together(files, tmp_path, mistake):
+  assert 'give --workdir=RUN, or --teacher_logits' in mistake()
+  assert 'give --labels=FILE.npy, too' in mistake(files[0], '--out=x')
+  assert 'give --out=DIR' in mistake(*files)
+  last = mistake(*files, '--out=x', f'--workdir={tmp_path}')
+  assert '--teacher_logits goes with files, --workdir with a run' in last
+  assert '--temperature goes with files' in mistake(
+    f'--workdir={tmp_path}', '--temperature=2'
+  )
+  assert 'has no config.json' in mistake(f'--workdir={tmp_path}')
+  assert '--out=x' not in mistake(*files, '--out=x', '--temprature=3')
+  assert 'temperature=-1.0' in mistake(*files, '--out=x', '--temperature=-1')
+  last = mistake(*files, '--out=x', '--class_names=a,b')
+  assert 'has 2 names for 4 classes' in last
+
+
+def test_broken_files_are_named_in_the_last_line(files, tmp_path, mistake):
+  out = f'--out={tmp_path / "out"}'
+  path = tmp_path / 'labels.npy'
+  np.save(path, np.arange(400) % 5)
+  assert f'{path}, row 4: 4 is no class' in mistake(*files, out)
+  path.write_bytes(b'')
+  assert f'{path} is empty' in mistake(*files, out)
+  assert 'nowhere.npy' in mistake(
+    '--teacher_logits=nowhere.npy', *files[1:], out
+  )
+  assert not (tmp_path / 'out').exists()
+
+
+def test_it_runs_as_a_module(files, tmp_path):
+  done = subprocess.run(
+    [sys.executable, '-m', 'kdjax.diagnose', *files, f'--out={tmp_path / "o"}'],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.startswith('healthy: ')
