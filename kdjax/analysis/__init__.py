@@ -44,12 +44,14 @@ from kdjax.analysis.geometry import (
 from kdjax.analysis.gradients import (
   GradientParts,
   class_mean_probs,
-  expected_rescaling_factor,
   gradient_parts,
   kd_logit_gradient,
+  teacher_share,
+)
+from kdjax.analysis.rescaling import (
+  expected_rescaling_factor,
   rescaling_factor,
   rescaling_factor_of,
-  teacher_share,
 )
 from kdjax.analysis.rules import Finding
 

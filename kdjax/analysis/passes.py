@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax import numerics, targets
-from kdjax.analysis import dark_knowledge, gradients
+from kdjax.analysis import dark_knowledge, gradients, rescaling
 
 
 @jax.jit
@@ -145,7 +145,7 @@ def gradient(
     **settings,
   )
   rows = {
-    'factor': gradients.rescaling_factor(student, logits, labels, **settings),
+    'factor': rescaling.rescaling_factor(student, logits, labels, **settings),
     'share': gradients.teacher_share(student, logits, labels, **settings),
   }
   norms = {

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax import methods, models, numerics, targets
-from kdjax.analysis import fidelity, gradients
+from kdjax.analysis import fidelity, gradients, rescaling
 from kdjax.train.answers import Task
 from kdjax.train.state import Weights
 
@@ -123,7 +123,7 @@ def taught(
   soft = targets.full(teacher, temperature=settings.temperature)
   at_label = numerics.is_label(labels, soft.shape[-1])
   return Taught(
-    rescaling=gradients.rescaling_factor_from(gradient, student, labels),
+    rescaling=rescaling.rescaling_factor_from(gradient, student, labels),
     teacher_confidence=numerics.label_entry(soft, at_label),
     share=gradients.teacher_share_from(
       gradient, student, labels, label_weight=method.label_weight(settings)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import reference
 
-from kdjax import losses, targets
-from kdjax.analysis import gradients
+from kdjax import analysis, losses, targets
+from kdjax.analysis import gradients, rescaling
 
 STUDENT = reference.wave((4, 5), 1.0, 0.0, 3.0)
 TEACHER = reference.wave((4, 5), 0.7, 0.5, 3.0)
@@ -81,8 +81,8 @@ def _case(analysis, value, power):
 CASES = {
   'gradient_n0': _case(gradients.kd_logit_gradient, _gradient_reference, 0),
   'gradient_n2': _case(gradients.kd_logit_gradient, _gradient_reference, 2),
-  'factor_n0': _case(gradients.rescaling_factor, _factor_reference, 0),
-  'factor_n2': _case(gradients.rescaling_factor, _factor_reference, 2),
+  'factor_n0': _case(rescaling.rescaling_factor, _factor_reference, 0),
+  'factor_n2': _case(rescaling.rescaling_factor, _factor_reference, 2),
   'share_n0': _case(gradients.teacher_share, _share_reference, 0),
   'share_n2': _case(gradients.teacher_share, _share_reference, 2),
   'parts_n0': Case(
@@ -188,7 +188,7 @@ def test_jit_and_vmap(case):
 
 def _call(name, s, t, y, **changes):
   setting = PARTS if name == 'gradient_parts' else SETTING
-  return getattr(gradients, name)(s, t, y, **{**setting, **changes})
+  return getattr(analysis, name)(s, t, y, **{**setting, **changes})
 
 
 EACH_NAME = pytest.mark.parametrize(
@@ -239,22 +239,22 @@ OTHER_BAD = {
   'class_probs': lambda s, t, y: _call(
     'gradient_parts', s, t, y, class_probs=s
   ),
-  'positional': lambda s, t, y: gradients.rescaling_factor(s, t, y, 0.5, 1.0),
+  'positional': lambda s, t, y: rescaling.rescaling_factor(s, t, y, 0.5, 1.0),
   'mean_of_other_labels': lambda s, t, y: gradients.class_mean_probs(s, y[1:]),
   'mean_of_one_row': lambda s, t, y: gradients.class_mean_probs(s[0], y[0]),
-  'unequal': lambda s, t, y: gradients.expected_rescaling_factor(
+  'unequal': lambda s, t, y: rescaling.expected_rescaling_factor(
     s[:, 0], t[1:, 0], **SETTING
   ),
-  'loss': lambda s, t, y: gradients.rescaling_factor_of('kd', s, y, t),
-  'no_scalar': lambda s, t, y: gradients.rescaling_factor_of(
+  'loss': lambda s, t, y: rescaling.rescaling_factor_of('kd', s, y, t),
+  'no_scalar': lambda s, t, y: rescaling.rescaling_factor_of(
     lambda s, y, t: s - t, s, y, t
   ),
-  'others': lambda s, t, y: gradients.rescaling_factor_of(_kd, s, y, t[1:]),
-  'gradient': lambda s, t, y: gradients.rescaling_factor_from(s[1:], s, y),
+  'others': lambda s, t, y: rescaling.rescaling_factor_of(_kd, s, y, t[1:]),
+  'gradient': lambda s, t, y: rescaling.rescaling_factor_from(s[1:], s, y),
   'share': lambda s, t, y: gradients.teacher_share_from(
     s, s, y[1:], label_weight=1.0
   ),
-  'one_row': lambda s, t, y: gradients.rescaling_factor_of(_kd, s[0], y[0]),
+  'one_row': lambda s, t, y: rescaling.rescaling_factor_of(_kd, s[0], y[0]),
 }
 
 
@@ -271,13 +271,13 @@ def test_wrong_shape_or_type_elsewhere(call):
 def test_out_of_range_elsewhere():
   with pytest.raises(ValueError, match=r'smoothing=1\.5'):
     _call('gradient_parts', STUDENT, TEACHER, LABELS, smoothing=1.5)
-  expected = functools.partial(gradients.expected_rescaling_factor, 0.5, 0.1)
+  expected = functools.partial(rescaling.expected_rescaling_factor, 0.5, 0.1)
   with pytest.raises(ValueError, match='weight=2'):
     expected(weight=2, temperature=1.0)
   with pytest.raises(ValueError, match='temperature=0'):
     expected(weight=0.5, temperature=0)
   with pytest.raises(ValueError, match=r'student_confidence=1\.5'):
-    gradients.expected_rescaling_factor(1.5, 0.1, **SETTING)
+    rescaling.expected_rescaling_factor(1.5, 0.1, **SETTING)
   with pytest.raises(ValueError, match='label_weight=-1'):
     gradients.teacher_share_from(STUDENT, STUDENT, LABELS, label_weight=-1)
 
@@ -287,8 +287,8 @@ def test_out_of_range_elsewhere():
   [
     lambda s, y: _call('rescaling_factor', s, s, y),
     lambda s, y: _call('gradient_parts', s, s, y, class_probs=jnp.ones((1, 1))),
-    lambda s, y: gradients.rescaling_factor_of(_kd, s, y, s),
-    lambda s, y: gradients.rescaling_factor_from(s, s, y),
+    lambda s, y: rescaling.rescaling_factor_of(_kd, s, y, s),
+    lambda s, y: rescaling.rescaling_factor_from(s, s, y),
   ],
   ids=['factor', 'parts', 'factor_of', 'factor_from'],
 )
@@ -337,7 +337,7 @@ def test_label_smoothing_is_the_uniform_teacher(power):
   )
   q_y = np.take_along_axis(reference.softmax(STUDENT), LABELS[:, None], 1)[:, 0]
   np.testing.assert_allclose(
-    gradients.rescaling_factor(s, uniform, LABELS, **setting),
+    rescaling.rescaling_factor(s, uniform, LABELS, **setting),
     1 - 0.3 * (4 / 5) / (1 - q_y),
     rtol=1e-5,
   )
@@ -382,7 +382,7 @@ def test_both_ratios_of_gradients_are_the_rescaling_factor(temperature, power):
   gradient = _distillation_gradient(temperature, power)(s, t, LABELS)
   plain = jax.grad(lambda s: losses.cross_entropy(s, LABELS).sum())(s)
   hot = reference.one_hot(LABELS, 5)
-  w = gradients.rescaling_factor(
+  w = rescaling.rescaling_factor(
     s,
     t,
     LABELS,
@@ -437,7 +437,7 @@ def test_the_factor_is_exact_near_confidence(teacher, setting):
   t = np.stack([teacher(row) for row in s]).astype(np.float32)
   y = np.zeros(len(NINES), int)
   weight, temperature, power = setting
-  actual = gradients.rescaling_factor(
+  actual = rescaling.rescaling_factor(
     s,
     t,
     y,
@@ -468,7 +468,7 @@ def test_the_gradient_of_the_factor_near_confidence(student, teacher):
 
 
 TWO_CLASSES = functools.partial(
-  gradients.rescaling_factor, weight=0.7, temperature=1.0
+  rescaling.rescaling_factor, weight=0.7, temperature=1.0
 )
 
 
@@ -491,14 +491,14 @@ def _proposition(power):
   p_y = reference.softmax(s, temperature)[0] + gap + noise
   others = (1 - p_y)[:, None] * np.array([0.5, 0.3, 0.2])
   t = temperature * np.log(np.concatenate([p_y[:, None], others], axis=1))
-  factors = gradients.rescaling_factor(
+  factors = rescaling.rescaling_factor(
     *_float32(np.tile(s, (samples, 1)), t),
     np.zeros(samples, int),
     **SETTING,
     temperature_power=power,
   )
   q_y = reference.softmax(s)[0]
-  mean = gradients.expected_rescaling_factor(q_y, gap, **SETTING)
+  mean = rescaling.expected_rescaling_factor(q_y, gap, **SETTING)
   return np.asarray(factors, np.float64), float(mean), noise.mean() / (1 - q_y)
 
 
@@ -521,7 +521,7 @@ def test_the_proposition_is_not_of_the_squared_temperature():
 
 def test_expected_factor():
   q_y, gap = np.array([0.0, 0.5, 0.9]), np.array([-0.1, 0.2, 0.05])
-  expected = gradients.expected_rescaling_factor
+  expected = rescaling.expected_rescaling_factor
   wanted = 0.3 + 0.7 / 3 * gap / (1 - q_y)
   np.testing.assert_allclose(expected(q_y, gap, **SETTING), wanted, rtol=1e-5)
   np.testing.assert_allclose(
@@ -545,7 +545,7 @@ def test_expected_factor():
 
 
 def _factor_of(loss):
-  return jax.jit(functools.partial(gradients.rescaling_factor_of, loss))
+  return jax.jit(functools.partial(rescaling.rescaling_factor_of, loss))
 
 
 def _distillation(power):
@@ -565,7 +565,7 @@ def test_factor_of_kd(power):
   np.testing.assert_allclose(actual, expected, rtol=1e-5)
   np.testing.assert_allclose(
     actual,
-    gradients.rescaling_factor(
+    rescaling.rescaling_factor(
       s, t, LABELS, **SETTING, temperature_power=power
     ),
     rtol=1e-5,
@@ -610,7 +610,7 @@ def test_factor_of_topk():
 
 def test_factor_of_a_loss_under_jit_vmap_and_grad():
   s, t = _float32(STUDENT, TEACHER)
-  factor = functools.partial(gradients.rescaling_factor_of, _distillation(2))
+  factor = functools.partial(rescaling.rescaling_factor_of, _distillation(2))
   eager = factor(s, LABELS, t)
   np.testing.assert_allclose(jax.jit(factor)(s, LABELS, t), eager, rtol=1e-5)
   pairs = (x.reshape(2, 2, *x.shape[1:]) for x in (s, jnp.asarray(LABELS), t))
@@ -619,7 +619,7 @@ def test_factor_of_a_loss_under_jit_vmap_and_grad():
   total = lambda factor: jax.jit(jax.grad(lambda s: factor(s).sum()))(s)
   np.testing.assert_allclose(
     total(lambda s: factor(s, LABELS, t)),
-    total(lambda s: gradients.rescaling_factor(s, t, LABELS, **SETTING)),
+    total(lambda s: rescaling.rescaling_factor(s, t, LABELS, **SETTING)),
     rtol=1e-4,
     atol=1e-5,
   )
@@ -639,7 +639,7 @@ def test_factor_from_a_gradient_is_that_of_its_loss():
   s, t = _float32(STUDENT, TEACHER)
   g = gradients.kd_logit_gradient(s, t, LABELS, **SETTING)
   pairs = (x.reshape(2, 2, *x.shape[1:]) for x in (g, s, LABELS))
-  actual = jax.jit(gradients.rescaling_factor_from)(*pairs)
+  actual = jax.jit(rescaling.rescaling_factor_from)(*pairs)
   assert actual.shape == (2, 2)
   expected = _factor_reference(STUDENT, TEACHER, LABELS, 0.7, 3.0, 2)
   np.testing.assert_allclose(actual.reshape(4), expected, rtol=1e-5)
@@ -898,7 +898,7 @@ def test_without_incorrect_classes_there_is_no_factor(weight):
   t = jnp.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])
   y = np.array([1, 0])
   factor = functools.partial(
-    gradients.rescaling_factor, weight=weight, temperature=2.0
+    rescaling.rescaling_factor, weight=weight, temperature=2.0
   )
   value, gradient = _value_and_grad(factor)(s, t, y)
   np.testing.assert_array_equal(jnp.isnan(value), [True, False])
@@ -913,7 +913,7 @@ def test_without_incorrect_classes_there_is_no_factor_of_a_loss():
 
 def test_a_factor_beyond_float32_is_infinite():
   s, t, y = jnp.array([[1e4, 0.0]]), jnp.zeros((1, 2)), np.array([0])
-  factor = functools.partial(gradients.rescaling_factor, temperature=2.0)
+  factor = functools.partial(rescaling.rescaling_factor, temperature=2.0)
   np.testing.assert_array_equal(factor(s, t, y, weight=0.5), -INF)
   np.testing.assert_array_equal(factor(t, s, y, weight=0.5), 1.5)
   np.testing.assert_array_equal(factor(s, t, y, weight=0.0), 1.0)
@@ -924,7 +924,7 @@ def test_masked_classes_of_any_loss():
   y = np.array([0])
   np.testing.assert_allclose(
     _factor_of(_distillation(2))(s, y, t),
-    gradients.rescaling_factor(s, t, y, **SETTING),
+    rescaling.rescaling_factor(s, t, y, **SETTING),
     rtol=1e-5,
   )
 

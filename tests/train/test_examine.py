@@ -11,7 +11,7 @@ import pytest
 import reference
 
 from kdjax import analysis, data, models
-from kdjax.train import evaluate, loop, sharding, task
+from kdjax.train import evaluate, examine, loop, sharding, task
 from kdjax.train.state import Network, Weights
 from kdjax.train.writers import read_metrics
 
@@ -242,6 +242,14 @@ def test_a_stream_compiles_for_every_shape_to_come(config, few):
   before = shapes(count.compile)
   assert len(before) == 2
   assert shapes(count) == before
+
+
+def test_options_that_the_compiler_does_not_know_are_left_out(
+  config, forty, mesh, monkeypatch
+):
+  wanted = _evaluate(config, forty, _mentor(forty), mesh)
+  monkeypatch.setattr(examine, '_QUICKLY', {'xla_no_such_option': 0})
+  _close(_evaluate(config, forty, _mentor(forty), mesh), wanted)
 
 
 # What is logged, and what is not.

@@ -12,7 +12,7 @@ from scipy import stats
 
 from kdjax import analysis, methods
 from kdjax import config as configuration
-from kdjax.analysis import gradients
+from kdjax.analysis import rescaling
 from kdjax.models import Outputs
 from kdjax.train import insight
 
@@ -154,7 +154,7 @@ def test_each_example_is_seen_by_itself(name):
     one = exchange(logits[None], teacher_logits[None], label[None])
     return methods.get(name).loss(one, C)[0]
 
-  wanted = gradients.rescaling_factor_of(loss, STUDENT, LABELS, TEACHER)
+  wanted = rescaling.rescaling_factor_of(loss, STUDENT, LABELS, TEACHER)
   close(taught(name).rescaling, wanted)
 
 
