@@ -64,3 +64,10 @@ def nan_unless_class(
 def label_entry(values: jax.Array, at_label: jax.Array) -> jax.Array:
   """The label's entry of the last axis."""
   return jnp.sum(jnp.where(at_label, values, 0.0), axis=-1)
+
+
+def unit_rows(x: jax.Array) -> jax.Array:
+  """Rows at norm 1; a row of zeros stays."""
+  square = jnp.sum(x**2, axis=-1, keepdims=True)
+  zero = square == 0
+  return jnp.where(zero, 0.0, x) / jnp.sqrt(jnp.where(zero, 1.0, square))

@@ -148,7 +148,7 @@ def sim(
   """
   check_positive('power', power)
   check_positive('temperature', temperature)
-  unit = _unit_rows(numerics.as_float(class_weights))
+  unit = numerics.unit_rows(numerics.as_float(class_weights))
   cosine = jnp.matmul(
     jnp.take(unit, jnp.asarray(labels), axis=0, mode='clip'),
     unit.T,
@@ -279,10 +279,3 @@ def _keep(
   others = jnp.sum(~kept, axis=-1, keepdims=True)
   rest = jnp.sum(jnp.where(kept, 0.0, probs), axis=-1, keepdims=True)
   return jnp.where(kept, probs, rest / jnp.maximum(others, 1))
-
-
-def _unit_rows(x: jax.Array) -> jax.Array:
-  """Rows at norm 1; a row of zeros stays."""
-  square = jnp.sum(x**2, axis=-1, keepdims=True)
-  zero = square == 0
-  return jnp.where(zero, 0.0, x) / jnp.sqrt(jnp.where(zero, 1.0, square))

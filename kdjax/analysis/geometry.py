@@ -11,8 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Integer
-from scipy.cluster import hierarchy
-from scipy.spatial import distance
 
 from kdjax import numerics
 from kdjax.checks import Array, check_positive, typed
@@ -51,7 +49,7 @@ def class_similarity(
    [0. 0. 1. 0.]
    [0. 0. 0. 0.]]
   """
-  unit = _unit_rows(numerics.as_float(class_weights))
+  unit = numerics.unit_rows(numerics.as_float(class_weights))
   cosine = jnp.matmul(unit, unit.T, precision=jax.lax.Precision.HIGHEST)
   return jnp.clip(cosine, -1.0, 1.0)
 
@@ -211,6 +209,10 @@ def order_classes(
     raise ValueError('similarity has an entry that is not finite')
   if num_classes < 2:
     return np.arange(num_classes)
+  # Of all that uses this package, only a picture needs them.
+  from scipy.cluster import hierarchy
+  from scipy.spatial import distance
+
   gap = np.maximum(1.0 - (alike + alike.T) / 2, 0.0)
   tree = hierarchy.linkage(
     distance.squareform(gap, checks=False),
@@ -218,13 +220,6 @@ def order_classes(
     optimal_ordering=num_classes <= _MAX_OPTIMAL,
   )
   return hierarchy.leaves_list(tree).astype(np.intp)
-
-
-def _unit_rows(x: jax.Array) -> jax.Array:
-  """Rows at norm 1; a row of zeros stays."""
-  square = jnp.sum(x**2, axis=-1, keepdims=True)
-  zero = square == 0
-  return jnp.where(zero, 0.0, x) / jnp.sqrt(jnp.where(zero, 1.0, square))
 
 
 def _off_diagonal(table: Array) -> jax.Array:

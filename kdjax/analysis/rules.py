@@ -31,8 +31,6 @@ LEAST_WEIGHT_SPREAD = 0.02
 # λ · Tⁿ⁻², the teacher's weight at high T: below a tenth plain cross-entropy
 # has at least the teacher's pull, though not the weight.
 LEAST_EFFECTIVE_WEIGHT = 0.1
-# The teacher's share of the gradient in the mean example, as measured.
-LEAST_GRADIENT_SHARE = 0.1
 # A tail counts as noise if the class explains less than a fifth of it (usual:
 # 0.4 to 0.7), and matters if it has more than a tenth of the mass.
 LEAST_TAIL_SHARE = 0.2
@@ -116,25 +114,26 @@ def _weaker(m: Metrics, s: Settings) -> Finding | None:
 
 
 def _vanishes(m: Metrics, s: Settings) -> Finding | None:
-  share, effective = m['teacher_gradient_share'], m['effective_weight']
-  if effective >= LEAST_EFFECTIVE_WEIGHT and share >= LEAST_GRADIENT_SHARE:
+  effective = m['effective_weight']
+  if effective >= LEAST_EFFECTIVE_WEIGHT:
     return None
-  squared = s['temperature_power'] == 2 or s['temperature'] <= 1
+  unsquared = s['temperature_power'] != 2 and s['temperature'] > 1
   return Finding(
     'teacher_term_vanishes',
     'error',
     {
       'effective_weight': effective,
       'least_effective_weight': LEAST_EFFECTIVE_WEIGHT,
-      'teacher_gradient_share': share,
+      'label_weight': 1 - s['weight'],
+      'teacher_gradient_share': m['teacher_gradient_share'],
     },
-    f'The teacher pulls with an effective weight λ·Tⁿ⁻² of {effective:.2g} and '
-    f'makes up {share:.0%} of the gradient.',
-    'Raise the weight of the teacher to 0.9.'
-    if squared
-    else 'Multiply the term of the teacher by T²: without it its gradient '
-    'shrinks by T² as the temperature rises.',
-    {'weight': 0.9} if squared else {'temperature_power': 2},
+    f'The teacher pulls with an effective weight λ·Tⁿ⁻² of {effective:.2g}, '
+    f'the labels with {1 - s["weight"]:.2g}.',
+    'Multiply the term of the teacher by T²: without it its gradient shrinks '
+    'by T² as the temperature rises.'
+    if unsquared
+    else 'Raise the weight of the teacher to 0.9.',
+    {'temperature_power': 2} if unsquared else {'weight': 0.9},
   )
 
 

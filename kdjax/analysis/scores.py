@@ -17,6 +17,7 @@ _SAMPLE = 2500  # rows that are enough to fit a temperature
 _TOP = 5
 
 _fit_temperature = jax.jit(calibration.fit_temperature)
+_reliability_of = jax.jit(calibration.reliability_of)
 
 
 class Scores(NamedTuple):
@@ -59,7 +60,7 @@ def measure_scores(
   metrics, reliability, class_accuracy, correct = {}, {}, {}, {}
   for name, array in logits.items():
     rows, _ = fold(_answers, (array, labels), progress)
-    bins = calibration.reliability_of(rows['confidence'], rows['correct'])
+    bins = _reliability_of(rows['confidence'], rows['correct'])
     correct[name], reliability[name] = rows['correct'], bins
     class_accuracy[name] = _by_class(rows['correct'], labels, num_classes)
     sample = spread(num_examples, _SAMPLE)

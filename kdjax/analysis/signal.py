@@ -7,10 +7,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
 
 from kdjax.analysis import dark_knowledge, geometry, gradients, passes
 from kdjax.analysis.pieces import fold, spread
+from kdjax.analysis.ranks import rank_correlation
 
 # The doubt that a suggested temperature gives the teacher: on Fashion-MNIST
 # students do best where it lies between a sixth and two thirds.
@@ -281,9 +281,9 @@ def _pull(
     'rescaling_negative': float(np.mean(factor < 0)),
     'teacher_gradient_share': float(np.mean(pulls['share'], dtype=np.float64)),
   }
-  if np.ptp(factor) > 0 and np.ptp(confidence) > 0:
-    correlation = scipy.stats.spearmanr(factor, confidence).statistic
-    found['rescaling_confidence_correlation'] = float(correlation)
+  correlation = rank_correlation(factor, confidence)
+  if np.isfinite(correlation):
+    found['rescaling_confidence_correlation'] = correlation
   return found
 
 

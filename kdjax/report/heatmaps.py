@@ -44,8 +44,8 @@ def class_similarity(
   Returns:
     Heat maps with one colour bar; the diagonal is left out.
   """
-  columns = min(len(tables), _MAX_COLUMNS)
-  rows = -(-len(tables) // columns)
+  rows = -(-len(tables) // _MAX_COLUMNS)
+  columns = -(-len(tables) // rows)
   names = _drawn(names)
   room = style.longest(names)
   figure = style.canvas(

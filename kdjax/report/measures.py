@@ -43,6 +43,7 @@ _SAID = {
   'weight_similarity_spread': ('spread of class similarity, last layer', ''),
 }
 _REACHING = {
+  'label_weight': ('weight of the labels, 1 − λ', ''),
   'effective_weight': ('effective weight λ·Tⁿ⁻²', ''),
   'teacher_gradient_share': ("teacher's share of the gradient", '%'),
   'share_label': ('gradient: label', '%'),

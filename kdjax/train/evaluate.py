@@ -144,7 +144,8 @@ class Evaluator:
 
     Args:
       weights: of the network, or others like them.
-      visit: is shown zeros in every shape to come, so that it compiles, too.
+      visit: is shown logits of zero in every shape to come, so that it can
+        compile, too.
     """
     arrays = self._shapes() if self._is_streamed else self._arrays
     self._compiled = self._count.lower(weights, *arrays).compile()

@@ -1,6 +1,5 @@
 """The evaluations of a training: scores, and what else there is to see."""
 
-import contextlib
 import functools
 from collections.abc import Callable
 
@@ -12,14 +11,6 @@ from kdjax import data
 from kdjax.train import evaluate, insight, sharding
 from kdjax.train.answers import Task
 from kdjax.train.state import State, Weights
-
-# What runs so seldom takes a CPU longer to optimise than to run. These are
-# options of XLA's own, which may go with a version.
-_QUICKLY = {
-  'xla_backend_optimization_level': 0,
-  'xla_cpu_parallel_codegen_split_count': 1,
-  'xla_cpu_use_fusion_emitters': False,
-}
 
 
 class Look:
@@ -58,8 +49,6 @@ class Look:
       static_argnames='num_examples',
       out_shardings=sharding.replicated(mesh),
     )
-    self._compiled = {}
-    self._is_cpu = mesh.devices.flat[0].platform == 'cpu'
 
   def __call__(self, shown: evaluate.Shown, step: jax.Array) -> insight.Seen:
     """Returns what is seen of some examples, on the devices.
@@ -75,12 +64,14 @@ class Look:
     if self._ask and answers is None:
       answers = self._ask(self._teacher, shown.inputs)
       self._answers = answers if self._keep_answers else None
-    arguments = self._teacher, answers, shown.logits, shown.labels, step
-    size = shown.num_examples
-    if size not in self._compiled:
-      lowered = self._see.lower(*arguments, num_examples=size)
-      self._compiled[size] = _compile(lowered, quickly=self._is_cpu)
-    return self._compiled[size](*arguments)
+    return self._see(
+      self._teacher,
+      answers,
+      shown.logits,
+      shown.labels,
+      step,
+      num_examples=shown.num_examples,
+    )
 
 
 class Examiner:
@@ -159,11 +150,3 @@ def make(
     mesh=mesh,
   )
   return Examiner(count, look)
-
-
-def _compile(lowered: jax.stages.Lowered, *, quickly: bool) -> Callable:
-  """Compiles; `quickly` if XLA knows how to."""
-  if quickly:
-    with contextlib.suppress(jax.errors.JaxRuntimeError):
-      return lowered.compile(_QUICKLY)
-  return lowered.compile()

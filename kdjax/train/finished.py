@@ -11,7 +11,14 @@ from ml_collections import ConfigDict
 from kdjax import config as configuration
 from kdjax import data, methods, models
 from kdjax.data.dataset import take
-from kdjax.train import evaluate, experiment, feeds, sharding, teacher
+from kdjax.train import (
+  evaluate,
+  experiment,
+  feeds,
+  sharding,
+  teacher,
+  workdirs,
+)
 from kdjax.train.files import read_json
 from kdjax.train.loop import restore
 from kdjax.train.state import Network, Weights
@@ -111,14 +118,16 @@ def _config(workdir: Path, data_dir: str) -> ConfigDict:
   path = workdir / 'config.json'
   if not path.exists():
     raise ValueError(f'--workdir={workdir} is no run: it has no config.json')
-  default = configuration.default()
-  found = ConfigDict(read_json(path))
-  if set(configuration.keys(found)) != set(configuration.keys(default)):
+  saved, default = read_json(path), configuration.default()
+  others = set(configuration.keys(ConfigDict(saved), '')) ^ set(
+    configuration.keys(default, '')
+  )
+  if not others <= workdirs.CIRCUMSTANCES:
     raise ValueError(
       f'{path} is not of this version of kdjax: its keys are others'
     )
-  found.model_devices = 1
-  found.dataset.data_dir = data_dir or found.dataset.data_dir
+  found = workdirs.carried_out_as(default, saved)
+  found.dataset.data_dir = data_dir or saved['dataset']['data_dir']
   return found
 
 

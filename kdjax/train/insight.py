@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax import methods, models, numerics, targets
-from kdjax.analysis import fidelity, gradients, rescaling
+from kdjax.analysis import calibration, fidelity, gradients, rescaling
+from kdjax.analysis.ranks import rank_correlation
 from kdjax.train.answers import Task
 from kdjax.train.state import Weights
-
-_NUM_BINS = 15  # of confidence, for the calibration error
 
 
 class Taught(NamedTuple):
@@ -146,12 +145,14 @@ def summary(seen: Seen) -> dict[str, float]:
     the teacher in the gradient, the fraction of equal answers, and the mean
     divergence in nats.
   """
-  found = {'ece': calibration_error(seen.confidence, seen.correct)}
+  error = _calibration_error(seen.confidence, seen.correct)
+  found = {'ece': float(error)}
   if seen.taught is None:
     return found
   of = Taught(*(np.asarray(x, np.float64) for x in seen.taught))
   for percent in (10, 50, 90):
-    quantile = np.percentile(of.rescaling, percent)
+    # A sure student's factor may be infinite: nothing is interpolated.
+    quantile = np.percentile(of.rescaling, percent, method='nearest')
     found[f'rescaling_p{percent}'] = float(quantile)
   return found | {
     'rescaling_negative': float(np.mean(of.rescaling < 0)),
@@ -164,48 +165,7 @@ def summary(seen: Seen) -> dict[str, float]:
   }
 
 
-def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
-  """The expected calibration error, as `kdjax.analysis` has it.
-
-  A run would wait longer for that to compile than for this.
-
-  Args:
-    confidence: `[N]`, of each answer, in [0, 1].
-    correct: `[N]`, whether it is right.
-
-  Returns:
-    In [0, 1].
-
-  >>> calibration_error(np.array([0.75, 0.875]), np.array([True, False]))
-  0.5625
-  """
-  edge = np.nan_to_num(np.ceil(confidence * _NUM_BINS))
-  gap = confidence.astype(np.float64) - correct
-  gaps = np.bincount(np.clip(edge, 1, _NUM_BINS).astype(int), weights=gap)
-  return float(np.sum(np.abs(gaps)) / len(gap))
-
-
-def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
-  """Spearman's rank correlation.
-
-  A run would wait longer for the import of `scipy.stats` than for this.
-
-  Args:
-    x: `[N]`.
-    y: `[N]`.
-
-  Returns:
-    In [-1, 1]; NaN if either is constant.
-
-  >>> rank_correlation(np.array([1.0, 2.0, 9.0]), np.array([0.1, 0.2, 0.3]))
-  1.0
-  """
-  x, y = (ranks - np.mean(ranks) for ranks in (_ranks(x), _ranks(y)))
-  square = np.sum(x**2) * np.sum(y**2)
-  return float(np.sum(x * y) / np.sqrt(square)) if square else float('nan')
-
-
-def _ranks(x: np.ndarray) -> np.ndarray:
-  """1 for the smallest; equal values share the mean of their ranks."""
-  _, place, count = np.unique(x, return_inverse=True, return_counts=True)
-  return (np.cumsum(count) - (count - 1) / 2)[place]
+@jax.jit
+def _calibration_error(confidence: jax.Array, correct: jax.Array) -> jax.Array:
+  bins = calibration.reliability_of(confidence, correct)
+  return calibration.calibration_error(bins)

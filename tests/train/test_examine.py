@@ -11,7 +11,7 @@ import pytest
 import reference
 
 from kdjax import analysis, data, models
-from kdjax.train import evaluate, examine, loop, sharding, task
+from kdjax.train import evaluate, loop, sharding, task
 from kdjax.train.state import Network, Weights
 from kdjax.train.writers import read_metrics
 
@@ -143,14 +143,18 @@ def test_the_last_row_is_of_the_last_network(
     ).mean(),
   }
   for percent in (10, 50, 90):
-    wanted[f'dev_rescaling_p{percent}'] = np.percentile(factor, percent)
+    wanted[f'dev_rescaling_p{percent}'] = np.percentile(
+      factor, percent, method='nearest'
+    )
   _close(row, wanted)
   if method == 'kd':
     setting = {'weight': 0.9, 'temperature': 2.0, 'temperature_power': 0}
     given = (np.asarray(x, np.float32) for x in (s, t))
     pure = analysis.rescaling_factor(*given, y, **setting)
     np.testing.assert_allclose(
-      row['dev_rescaling_p50'], np.median(pure), rtol=1e-3
+      row['dev_rescaling_p50'],
+      np.percentile(pure, 50, method='nearest'),
+      rtol=1e-3,
     )
 
 
@@ -242,14 +246,6 @@ def test_a_stream_compiles_for_every_shape_to_come(config, few):
   before = shapes(count.compile)
   assert len(before) == 2
   assert shapes(count) == before
-
-
-def test_options_that_the_compiler_does_not_know_are_left_out(
-  config, forty, mesh, monkeypatch
-):
-  wanted = _evaluate(config, forty, _mentor(forty), mesh)
-  monkeypatch.setattr(examine, '_QUICKLY', {'xla_no_such_option': 0})
-  _close(_evaluate(config, forty, _mentor(forty), mesh), wanted)
 
 
 # What is logged, and what is not.

@@ -100,3 +100,12 @@ def test_data_that_has_changed(workdir, monkeypatch):
   monkeypatch.setattr(experiment, 'load', other)
   with pytest.raises(ValueError, match='data'):
     finished.read(workdir)
+
+
+def test_a_key_that_changes_no_outcome_may_be_missing(workdir):
+  """As in a run, or a teacher from the cache, of before there was the key."""
+  for path in (workdir / 'config.json', workdir / 'teacher' / 'config.json'):
+    saved = json.loads(path.read_text())
+    del saved['analysis']
+    path.write_text(json.dumps(saved))
+  assert len(finished.read(workdir).networks) == 3
