@@ -13,6 +13,7 @@ HEADERS = {
   'versus_torch': 'PyTorch / kdjax',
   'input_pipeline': 'share, %',
   'whole_run': 'saves / run, %',
+  'analysis_cost': 'cost / run, %',
 }
 
 
@@ -59,3 +60,22 @@ def test_streaming_prints_its_table():
   assert 'images/s' in header
   assert len(rows) >= 2
   assert all(row.count('|') == header.count('|') for row in rows)
+
+
+def test_failures_are_recognised_and_remedied(tmp_path):
+  done = run(
+    'failures',
+    '--quick',
+    f'--config={ROOT / "experiments/digits_kd.py"}',
+    f'--workdir={tmp_path}',
+    '--config.num_epochs=20',
+    '--config.teacher.num_epochs=10',
+    '--config.teacher.cache_dir=off',
+  )
+  assert done.returncode == 0, done.stderr
+  header, _, *rows = done.stdout.splitlines()
+  assert all(row.count('|') == header.count('|') for row in rows)
+  assert ['no teacher' in row for row in rows] == [True, True, False, False]
+  assert 'T = 0.5' in rows[-1]
+  assert '**`temperature_too_low`**' in rows[-1]
+  assert 'temperature = ' in rows[-1]

@@ -4,6 +4,7 @@ import ast
 import functools
 import math
 import re
+import runpy
 import shlex
 import sys
 from pathlib import Path
@@ -14,11 +15,13 @@ import pytest
 
 from kdjax import cli, models
 from kdjax import config as configuration
+from kdjax.analysis import rules, signal
 from kdjax.train import peers, watchdog, workdirs
 
 ROOT = Path(__file__).parents[1]
 FAULTS = (ROOT / 'docs/faults.md').read_text()
 SCALE = (ROOT / 'docs/scale.md').read_text()
+DIAGNOSIS = (ROOT / 'docs/diagnosis.md').read_text()
 DOCUMENTS = [*ROOT.glob('*.md'), *ROOT.glob('docs/*.md')]
 LARGE = ('resnet50', 'resnet152')
 
@@ -228,3 +231,41 @@ def test_the_cores_that_a_device_needs():
     for key, share in (('cores a device at 40 %', 0.4), ('at 15 %', 0.15)):
       needed = math.ceil(share * peak / _step_flops() / rate)
       assert row[key] == str(needed), row
+
+
+def test_the_thresholds_of_a_diagnosis():
+  """Each row of the table has the constants of its rule, and no others."""
+  rows = {r['code'].strip('`'): r['when'] for r in _table(DIAGNOSIS, 'code')}
+  constants = {
+    'healthy': (),
+    'teacher_weaker_than_student': (rules.MOST_LEAD, rules.MOST_DEVIATIONS),
+    'teacher_term_vanishes': (rules.LEAST_EFFECTIVE_WEIGHT,),
+    'teacher_near_one_hot': (rules.NEAR_ONE_HOT, rules.LEAST_DARK_MASS),
+    'temperature_too_low': (rules.LEAST_DARK_MASS,),
+    'temperature_too_high': (rules.LEAST_DIVERGENCE,),
+    'teacher_class_relations_erased': (rules.LEAST_RELATION_SPREAD,),
+    'no_class_structure': (
+      rules.LEAST_RELATION_SHARE,
+      rules.LEAST_WEIGHT_SPREAD,
+    ),
+    'noisy_tail': (rules.MOST_TAIL_MASS, rules.LEAST_TAIL_SHARE),
+    'teacher_miscalibrated': (rules.MOST_OVERCONFIDENCE,),
+    'low_fidelity': (rules.LEAST_FIDELITY,),
+  }
+  assert set(rows) == set(constants)
+  for code, expected in constants.items():
+    text = re.sub(r'at T = 1', '', rows[code])
+    found = [float(x) for x in re.findall(r'(?<![\w²⁻])\d+(?:\.\d+)?', text)]
+    found = [x for x in found if x != 1]  # of 1 − max p
+    assert found == list(expected), code
+  low, high = signal.TEMPERATURES
+  assert f'between {low:g} and {high:g}' in DIAGNOSIS
+
+
+def test_the_failures_are_those_of_the_benchmark():
+  """Every case has its row, and its expected finding stands in bold."""
+  cases = runpy.run_path(str(ROOT / 'benchmarks/failures.py'))['CASES']
+  rows = {row['case']: row for row in _table(DIAGNOSIS, 'case')}
+  for case in cases:
+    assert f'**`{case.expected}`**' in rows[case.what]['found']
+    assert bool(rows[case.what]['remedy']) == (case.expected != 'healthy')
