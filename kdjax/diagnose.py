@@ -22,7 +22,7 @@ _ARRAYS = {
   'baseline_logits': 'of the student trained without a teacher, [N, K]',
   'class_weights': "rows of the teacher's last layer, [K, D]",
 }
-_SETTINGS = {'weight': 0.9, 'temperature': 4.0, 'temperature_power': 2}
+_SETTINGS = {'weight': 0.9, 'temperature': 4.0, 'temperature_power': 2.0}
 
 
 def _arguments() -> argparse.Namespace:
@@ -49,7 +49,7 @@ def _arguments() -> argparse.Namespace:
     files.add_argument(
       f'--{name}',
       type=type(value),
-      help=f'of the loss to be judged; {value} if not given',
+      help=f'of the loss to be judged; {value:g} if not given',
     )
   files.add_argument('--class_names', help='K names, with commas between them')
   parser.add_argument('--out', metavar='DIR', type=Path, help='for the report')
@@ -72,9 +72,10 @@ def main() -> None:
     case = report.of_files(
       _given(arguments, _ARRAYS),
       settings=_SETTINGS | _given(arguments, _SETTINGS),
-      class_names=arguments.class_names and arguments.class_names.split(','),
+      class_names=_names(arguments.class_names),
     )
   out = arguments.out or arguments.workdir / 'diagnosis'
+  out.mkdir(parents=True, exist_ok=True)  # before any work
   with _bar() as progress:
     diagnosis = case.diagnose(progress)
   report.write(
@@ -89,6 +90,10 @@ def main() -> None:
   for finding in diagnosis.findings:
     print(f'{finding.code}: {finding.explanation} {finding.remedy}')
   print(f'in {out}: report.html, report.md, report.json, figures/')
+
+
+def _names(text: str | None) -> list[str] | None:
+  return None if text is None else text.split(',')
 
 
 def _given(arguments: argparse.Namespace, names: Iterable[str]) -> dict:

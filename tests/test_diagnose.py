@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from kdjax import cli, diagnose
+from kdjax import cli, diagnose, report
 from kdjax import config as configuration
 from kdjax.train import experiment, progress
 
@@ -58,9 +58,9 @@ def report_of(folder):
 def test_files(files, tmp_path, monkeypatch, capsys):
   out = tmp_path / 'out'
   call(monkeypatch, *files, f'--out={out}', '--temperature=30')
-  report = report_of(out)
-  assert [f['code'] for f in report['findings']] == ['temperature_too_high']
-  assert report['metrics']['student_accuracy'] > 0.9
+  found = report_of(out)
+  assert [f['code'] for f in found['findings']] == ['temperature_too_high']
+  assert found['metrics']['student_accuracy'] > 0.9
   said = capsys.readouterr().out
   assert 'temperature_too_high: At T = 30' in said
   assert said.splitlines()[-1].startswith(f'in {out}')
@@ -89,16 +89,53 @@ def test_a_run(tmp_path, monkeypatch):
   config.student.widths, config.teacher.widths = (8,), (32,)
   config.num_epochs = config.teacher.num_epochs = 2
   config.method, config.temperature = 'kd_pt', 0.2
-  workdir, other = tmp_path / 'run', tmp_path / 'plain'
+  workdir, other = tmp_path / 'run', tmp_path / 'brother'
   quiet = progress.Reporter(quiet=True)
   experiment.run(config, workdir, quiet)
   config.method = 'ce'
   experiment.run(config, other, quiet)
   call(monkeypatch, f'--workdir={workdir}', f'--compare={other}')
-  report = report_of(workdir / 'diagnosis')
-  assert 'temperature_too_low' in [f['code'] for f in report['findings']]
-  assert report['settings']['temperature'] == 0.2
-  assert 'plain' in (workdir / 'diagnosis' / 'report.html').read_text()
+  found = report_of(workdir / 'diagnosis')
+  assert found['source']['how good it is'].startswith('130 held-out')
+  assert 'what kd would do' in found['source']['gradient']
+  assert 'temperature_too_low' in [f['code'] for f in found['findings']]
+  assert found['settings']['temperature'] == 0.2
+  assert found['source']['set beside'] == str(other)
+  weights = report.of_run(workdir, compare=[other]).class_weights
+  assert weights['brother'].shape == (10, 8)
+  assert not np.allclose(weights['brother'], weights['student'])
+
+
+def test_the_settings_and_the_examples_of_a_run(tmp_path, monkeypatch):
+  config = configuration.default()
+  config.dataset.name, config.dataset.augment = 'digits', 'none'
+  config.student.name = config.teacher.name = 'mlp'
+  config.student.widths, config.teacher.widths = (8,), (32,)
+  config.dataset.num_labels, config.batch_size = 50, 10
+  config.num_epochs = config.teacher.num_epochs = 2
+  config.temperature_power, config.weight = 0, 0.7
+  workdir = tmp_path / 'run'
+  quiet = progress.Reporter(quiet=True)
+  results = experiment.run(config, workdir, quiet)
+  case = report.of_run(workdir)
+  assert case.settings == {
+    'weight': 0.7,
+    'temperature': 4.0,
+    'temperature_power': 0,
+    'method': 'kd',
+  }
+  assert len(case.taught.labels) == 50
+  right = case.held_out.student_logits.argmax(-1) == case.held_out.labels
+  assert np.mean(right) == pytest.approx(results['student']['dev_accuracy'])
+  for folder, text in (
+    (tmp_path / 'teacher', "there is a 'teacher' already"),
+    (tmp_path / 'other', 'trained on synthetic_classes, not on digits'),
+  ):
+    folder.mkdir()
+    config.dataset.name = 'synthetic_classes'
+    (folder / 'config.json').write_text(config.to_json())
+    with pytest.raises(ValueError, match=text):
+      report.of_run(workdir, compare=[folder])
 
 
 def test_flags_that_do_not_go_together(files, tmp_path, mistake):
@@ -115,6 +152,9 @@ def test_flags_that_do_not_go_together(files, tmp_path, mistake):
   assert 'temperature=-1.0' in mistake(*files, '--out=x', '--temperature=-1')
   last = mistake(*files, '--out=x', '--class_names=a,b')
   assert 'has 2 names for 4 classes' in last
+  assert 'has 1 names' in mistake(*files, '--out=x', '--class_names=')
+  (tmp_path / 'file').touch()
+  assert 'file' in mistake(*files, f'--out={tmp_path / "file"}')
 
 
 def test_broken_files_are_named_in_the_last_line(files, tmp_path, mistake):

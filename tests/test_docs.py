@@ -244,10 +244,7 @@ def test_the_thresholds_of_a_diagnosis():
     'temperature_too_low': (rules.LEAST_DARK_MASS,),
     'temperature_too_high': (rules.LEAST_DIVERGENCE,),
     'teacher_class_relations_erased': (rules.LEAST_RELATION_SPREAD,),
-    'no_class_structure': (
-      rules.LEAST_RELATION_SHARE,
-      rules.LEAST_WEIGHT_SPREAD,
-    ),
+    'no_class_structure': (rules.LEAST_RELATION_SHARE,),
     'noisy_tail': (rules.MOST_TAIL_MASS, rules.LEAST_TAIL_SHARE),
     'teacher_miscalibrated': (rules.MOST_OVERCONFIDENCE,),
     'low_fidelity': (rules.LEAST_FIDELITY,),

@@ -92,7 +92,7 @@ def diagnose(
     class_weights: `[K, D]`, rows of the teacher's last layer, or None.
     weight: λ in [0, 1], of the loss to be judged.
     temperature: T > 0.
-    temperature_power: n ≥ 0, 2 (Hinton et al.) or 0 (Tang et al.).
+    temperature_power: n, 2 (Hinton et al.) or 0 (Tang et al.).
     baseline_logits: `[N, K]` of the student trained without a teacher, or
       None.
     progress: told which fraction of the work is done, as it goes.
@@ -155,7 +155,8 @@ def diagnose_on(
     weight: λ.
     temperature: T.
     temperature_power: n.
-    method: of the loss; what it remedies is not found.
+    method: of the loss; what it remedies, or what says nothing of it, is not
+      found.
     progress: told which fraction of the work is done.
 
   Returns:

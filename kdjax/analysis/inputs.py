@@ -73,6 +73,11 @@ def _check_form(
   if not np.issubdtype(array.dtype, kind):
     wanted = 'floating point' if kind is np.floating else 'integers'
     raise TypeError(f'{name} is of {array.dtype}: {wanted} {expected} needed')
+  if not array.dtype.isnative or array.dtype.itemsize > 8:
+    raise TypeError(
+      f'{name} is of {array.dtype.str}: the byte order of this machine and at '
+      f'most 64 bits needed'
+    )
   if array.ndim != len(axes):
     raise ValueError(f'{name} has shape {array.shape}: {expected} needed')
   if not array.size:
@@ -99,12 +104,12 @@ def _check_values(name: str, logits: np.ndarray) -> None:
   are_probs = True
   for part in pieces(*logits.shape):
     values = np.asarray(logits[part])
-    finite = np.isfinite(values)
+    finite = np.abs(values) <= np.finfo(np.float32).max  # NaN is not
     if not finite.all():
       row, column = np.argwhere(~finite)[0]
       raise ValueError(
         f'{name}, row {part.start + row}: {values[row, column]} in column '
-        f'{column}, every logit must be finite'
+        f'{column}, every logit must be finite in float32'
       )
     are_probs = are_probs and _are_probabilities(values)
   if are_probs:

@@ -107,7 +107,7 @@ def _topk(largest: jax.Array, temperature: float) -> jax.Array:
 def gradient(
   logits: jax.Array,
   labels: jax.Array,
-  student: jax.Array | None = None,
+  student: jax.Array,
   *,
   class_probs: jax.Array,
   smoothing: float,
@@ -120,7 +120,7 @@ def gradient(
   Args:
     logits: `[B, K]`, the teacher's.
     labels: `[B]`.
-    student: `[B, K]`, the student's logits, or None: uniform.
+    student: `[B, K]`, the student's logits.
     class_probs: `[K, K]`, the teacher's mean p̃ of each class.
     smoothing: the mean of 1 − p̃_y.
     weight: λ.
@@ -130,7 +130,6 @@ def gradient(
   Returns:
     Values of each example, and sums over them.
   """
-  student = jnp.zeros_like(logits) if student is None else student
   settings = {
     'weight': weight,
     'temperature': temperature,

@@ -25,15 +25,12 @@ LEAST_RELATION_SPREAD = 0.2
 # of the examples: 0.2 to 0.9, even with label smoothing; 0.01 in a teacher that
 # has learned random labels by heart.
 LEAST_RELATION_SHARE = 0.1
-# Standard deviation of the cosines between class weights: 0.16 usual, 0.04
-# with label smoothing; 0 where all classes are equally far from each other.
-LEAST_WEIGHT_SPREAD = 0.02
 # λ · Tⁿ⁻², the teacher's weight at high T: below a tenth plain cross-entropy
 # has at least the teacher's pull, though not the weight.
 LEAST_EFFECTIVE_WEIGHT = 0.1
-# A tail counts as noise if the class explains less than a fifth of it (usual:
-# 0.4 to 0.7), and matters if it has more than a tenth of the mass.
-LEAST_TAIL_SHARE = 0.2
+# A tail counts as noise if the class explains less than a tenth of it (usual:
+# 0.4 to 0.7; random: 0), and matters if it has more than a tenth of the mass.
+LEAST_TAIL_SHARE = 0.1
 MOST_TAIL_MASS = 0.1
 # Confidence less accuracy. Guo et al. (2017) find up to 0.16 in usual networks.
 MOST_OVERCONFIDENCE = 0.17
@@ -43,6 +40,22 @@ MOST_LEAD = 0.01
 # Students follow the teacher about as often as it is right (0.94 to 1); one of
 # a teacher with random labels in 0.8 of those cases.
 LEAST_FIDELITY = 0.8
+
+# A temperature lower by less than a fifth is not worth a run.
+_LOWER = 0.8
+
+# What says nothing of a method, whose loss does not have the λ or the n that
+# it judges, or never sees p̃.
+_OF_WEIGHT = frozenset({'teacher_term_vanishes'})
+_OF_TEMPERATURE = frozenset(
+  {'teacher_near_one_hot', 'temperature_too_low', 'temperature_too_high'}
+)
+_SILENT = {
+  'dkd': _OF_WEIGHT,
+  'dist': _OF_WEIGHT,
+  'kd_standardised': _OF_WEIGHT | _OF_TEMPERATURE,
+  'kd_sim': _OF_TEMPERATURE | {'noisy_tail', 'no_class_structure'},
+}
 
 Metrics = dict[str, float]
 Settings = dict[str, float]
@@ -78,13 +91,19 @@ def apply(
   Args:
     metrics: of `signal` and `scores`; a rule without its measures is silent.
     settings: weight, temperature and temperature_power.
-    method: of the loss; a finding that has it for a remedy is left out.
+    method: of the loss; left out is a finding that has it for a remedy, or
+      that says nothing of it.
 
   Returns:
     At least one finding: 'healthy' where no rule has anything to say.
   """
+  silent = _SILENT.get(method, frozenset())
   found = [rule(metrics, settings) for rule in RULES]
-  found = [f for f in found if f and f.settings.get('method') != method]
+  found = [
+    f
+    for f in found
+    if f and f.code not in silent and f.settings.get('method') != method
+  ]
   found.sort(key=lambda finding: finding.severity != 'error')
   return tuple(found) or (_healthy(metrics),)
 
@@ -115,7 +134,8 @@ def _weaker(m: Metrics, s: Settings) -> Finding | None:
 
 def _vanishes(m: Metrics, s: Settings) -> Finding | None:
   effective = m['effective_weight']
-  if effective >= LEAST_EFFECTIVE_WEIGHT:
+  has_labels = s['weight'] < 1
+  if effective >= LEAST_EFFECTIVE_WEIGHT or not has_labels:
     return None
   unsquared = s['temperature_power'] != 2 and s['temperature'] > 1
   return Finding(
@@ -196,7 +216,7 @@ def _too_high(m: Metrics, s: Settings) -> Finding | None:
     m['divergence_from_uniform'],
     m['suggested_temperature'],
   )
-  if divergence >= LEAST_DIVERGENCE or suggested >= s['temperature']:
+  if divergence >= LEAST_DIVERGENCE or suggested > _LOWER * s['temperature']:
     return None
   return Finding(
     'temperature_too_high',
@@ -232,7 +252,8 @@ def _erased(m: Metrics, s: Settings) -> Finding | None:
     },
     f'The wrong classes are nearly alike to the teacher: in the median example '
     f'they are {m["relation_spread"]:.2g} nats from uniform at T = 1. Label '
-    f'smoothing does that, and so does a training that has hardly begun.',
+    f'smoothing does that, and so do a training that has hardly begun and '
+    f'logits that were never scaled up.',
     'Train the teacher without label smoothing. If that cannot be, T = 1 keeps '
     'the most of what it knows.',
     {'teacher.method': 'ce'},
@@ -242,27 +263,22 @@ def _erased(m: Metrics, s: Settings) -> Finding | None:
 def _no_structure(m: Metrics, s: Settings) -> Finding | None:
   if 'relation_share' not in m or _is_erased(m):
     return None
-  spread = m.get('weight_similarity_spread', 1.0)
-  has_relations = m['relation_share'] >= LEAST_RELATION_SHARE
-  if has_relations and spread >= LEAST_WEIGHT_SPREAD:
+  share = m['relation_share']
+  if share >= LEAST_RELATION_SHARE:
     return None
-  evidence = {
-    'relation_share': m['relation_share'],
-    'least_relation_share': LEAST_RELATION_SHARE,
-    'relation_reliability': m['relation_reliability'],
-  }
-  if 'weight_similarity_spread' in m:
-    evidence['weight_similarity_spread'] = spread
-    evidence['least_weight_spread'] = LEAST_WEIGHT_SPREAD
+  names = (
+    'relation_share',
+    'relation_reliability',
+    'relation_information',
+    'weight_similarity_spread',
+  )
   return Finding(
     'no_class_structure',
     'warning',
-    evidence,
+    {name: m[name] for name in names if name in m}
+    | {'least_relation_share': LEAST_RELATION_SHARE},
     f'Which wrong classes the teacher finds likely hardly depends on the true '
-    f'one: the class explains {m["relation_share"]:.1%} of it.'
-    if not has_relations
-    else f'The classes are equally far from each other in the last layer of '
-    f'the teacher: its cosines differ by {spread:.2g}.',
+    f'one: the class explains {share:.1%} of it.',
     'Teach only how sure the teacher is, by kd_pt; label smoothing is worth a '
     'comparison.',
     {'method': 'kd_pt'},
@@ -297,7 +313,8 @@ def _miscalibrated(m: Metrics, s: Settings) -> Finding | None:
   excess = m['teacher_confidence'] - m['teacher_accuracy']
   if excess <= MOST_OVERCONFIDENCE:
     return None
-  fitted = m['teacher_fitted_temperature']
+  fitted = round(m['teacher_fitted_temperature'], 1)
+  is_hotter = s['temperature'] < fitted < TEMPERATURES[1]
   return Finding(
     'teacher_miscalibrated',
     'warning',
@@ -306,13 +323,15 @@ def _miscalibrated(m: Metrics, s: Settings) -> Finding | None:
       'teacher_accuracy': m['teacher_accuracy'],
       'most_overconfidence': MOST_OVERCONFIDENCE,
       'teacher_ece': m['teacher_ece'],
-      'teacher_fitted_temperature': fitted,
+      'teacher_fitted_temperature': m['teacher_fitted_temperature'],
     },
     f'The teacher is sure of {m["teacher_confidence"]:.0%} and right in '
     f'{m["teacher_accuracy"]:.0%} of the examples: it insists on its mistakes.',
-    f'Divide its logits by {fitted:.2g}, at which they are calibrated: the '
-    f'temperature of the loss should not be below that.',
-    {'temperature': max(s['temperature'], round(fitted, 1))},
+    f'Raise the temperature to {fitted:g} at least, at which it is calibrated.'
+    if is_hotter
+    else 'Take a better teacher, or give this one a smaller weight; a higher '
+    'temperature would not make it right more often.',
+    {'temperature': fitted} if is_hotter else {},
   )
 
 
@@ -351,14 +370,15 @@ def _healthy(m: Metrics) -> Finding:
   )
 
 
+# Causes before what follows from them.
 RULES: tuple[Callable[[Metrics, Settings], Finding | None], ...] = (
   _weaker,
   _vanishes,
+  _erased,
+  _no_structure,
   _near_one_hot,
   _too_low,
   _too_high,
-  _erased,
-  _no_structure,
   _noisy_tail,
   _miscalibrated,
   _low_fidelity,

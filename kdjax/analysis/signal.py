@@ -18,7 +18,9 @@ _GOOD_DARK_MASS = 0.3
 # Among these a temperature is suggested; none outside is in use.
 TEMPERATURES = (0.25, 20.0)
 _SAMPLE = 2000  # rows that are enough to find a temperature
-_FEWEST_FOR_TAIL = 5  # classes: of fewer no tail is left
+_FEWEST_FOR_TAIL = 6  # classes: of fewer no tail is left
+# Classes: of three every symmetric table is one without relations.
+_FEWEST_FOR_RELATIONS = 4
 
 
 class Signal(NamedTuple):
@@ -76,7 +78,7 @@ def measure_signal(
     class_weights: `[K, D]`, rows of the teacher's last layer, or None.
     weight: λ in [0, 1].
     temperature: T > 0.
-    temperature_power: n ≥ 0.
+    temperature_power: n, 0 or 2.
     progress: told how many rows are done, twice N in all.
 
   Returns:
@@ -84,51 +86,49 @@ def measure_signal(
   """
   num_examples, num_classes = teacher_logits.shape
   kept = min(max(3, num_classes // 10), num_classes - 1)
-  rows, sums = fold(
+  said, sums = fold(
     functools.partial(passes.teacher, temperature=temperature, kept=kept),
     (teacher_logits, labels, _halves(labels)),
     progress,
   )
   counts = sums['counts']
-  metrics = _means(rows) | {
-    'suggested_temperature': suggest_temperature(teacher_logits),
-    **_relations(rows, sums),
-    **_tail(rows, sums, kept),
-  }
-  networks = (teacher_logits, labels)
-  if student_logits is not None:
-    networks += (student_logits,)
+  has_student = student_logits is not None
+  if not has_student:
+    student_logits = np.broadcast_to(np.float32(0), teacher_logits.shape)
   pulls, norms = fold(
     functools.partial(
       passes.gradient,
       class_probs=_class_means(sums['probs'], counts),
-      smoothing=float(np.clip(1 - rows['confidence'].mean(), 0, 1)),
+      smoothing=float(np.clip(1 - said['confidence'].mean(), 0, 1)),
       weight=weight,
       temperature=temperature,
       temperature_power=temperature_power,
     ),
-    networks,
+    (teacher_logits, labels, student_logits),
     progress,
   )
   shares = _shares(norms)
-  metrics |= _pull(pulls, rows['confidence'])
-  metrics |= {f'share_{name}': share for name, share in shares.items()}
-  metrics['effective_weight'] = weight * temperature ** (temperature_power - 2)
-  similarity = {'teacher': sums['logits']}
-  if student_logits is not None:
-    similarity['student'] = norms['logits']
+  means = {'teacher': sums['logits'], 'student': norms['logits']}
   similarity = {
-    name: np.asarray(geometry.class_similarity(jnp.asarray(s, jnp.float32)))
-    for name, s in similarity.items()
+    name: np.asarray(geometry.class_similarity(means[name].astype(np.float32)))
+    for name in (('teacher', 'student') if has_student else ('teacher',))
   }
-  metrics |= _geometry(similarity, class_weights)
   return Signal(
     num_examples=num_examples,
     num_classes=num_classes,
-    metrics=metrics,
-    teacher_confidence=rows['confidence'],
+    metrics={
+      **_means(said),
+      'suggested_temperature': suggest_temperature(teacher_logits),
+      **_relations(said, sums),
+      **_tail(sums, kept),
+      'effective_weight': weight * temperature ** (temperature_power - 2),
+      **_pull(pulls, said['confidence']),
+      **{f'share_{name}': share for name, share in shares.items()},
+      **_geometry(similarity, class_weights),
+    },
+    teacher_confidence=said['confidence'],
     rescaling_factor=pulls['factor'],
-    has_student=student_logits is not None,
+    has_student=has_student,
     topk_mass=sums['topk'] / num_examples,
     topk_mass_untempered=sums['topk_untempered'] / num_examples,
     relations=_class_means(sums['incorrect'].sum(0), counts),
@@ -167,7 +167,7 @@ def _class_means(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def _means(rows: dict[str, np.ndarray]) -> dict[str, float]:
   """Means over the examples, entropies relative to the largest possible."""
   means = {
-    name: float(np.mean(rows[name], dtype=np.float64))
+    name: max(float(np.mean(rows[name], dtype=np.float64)), 0.0)
     for name in (
       'dark_mass',
       'dark_mass_untempered',
@@ -180,28 +180,37 @@ def _means(rows: dict[str, np.ndarray]) -> dict[str, float]:
 
 
 def _relations(
-  rows: dict[str, np.ndarray], sums: dict[str, np.ndarray]
+  said: dict[str, np.ndarray], sums: dict[str, np.ndarray]
 ) -> dict[str, float]:
   """How unlike the wrong classes are to the teacher, and why."""
   num_classes = len(sums['counts'])
   if num_classes < 3:
     return {}
   most = np.log(num_classes - 1)
-  spread_out = most - rows['incorrect_entropy_untempered']
+  spread_out = most - said['incorrect_entropy_untempered']
   table = jnp.asarray(sums['incorrect'].sum(0), jnp.float32)
   mutual, information = map(float, _information(table))
-  reliability = _reliability(sums['incorrect'], sums['half_counts'])
   total = float(np.mean(spread_out, dtype=np.float64))
-  repeated = information * max(reliability, 0.0)
-  return {
-    'incorrect_entropy': float(rows['incorrect_entropy'].mean() / most),
+  found = {
+    'incorrect_entropy': float(said['incorrect_entropy'].mean() / most),
     'incorrect_entropy_untempered': 1 - total / float(most),
     'relation_spread': float(np.median(spread_out)),
     'mutual_information': mutual,
     'relation_information': information,
+  }
+  if num_classes < _FEWEST_FOR_RELATIONS or not _is_repeated(sums['counts']):
+    return found
+  reliability = _reliability(sums['incorrect'], sums['half_counts'])
+  repeated = information * max(reliability, 0.0)
+  return found | {
     'relation_reliability': reliability,
     'relation_share': repeated / total if total > 0 else 0.0,
   }
+
+
+def _is_repeated(counts: np.ndarray) -> bool:
+  """Whether most examples have others of their class to be held against."""
+  return np.sum(counts[counts > 1]) > np.sum(counts) / 2
 
 
 @jax.jit
@@ -241,15 +250,14 @@ def _reliability(halves: np.ndarray, counts: np.ndarray) -> float:
   return float(np.sum(a * b) / norm) if norm > 0 else 0.0
 
 
-def _tail(
-  rows: dict[str, np.ndarray], sums: dict[str, np.ndarray], kept: int
-) -> dict[str, float]:
+def _tail(sums: dict[str, np.ndarray], kept: int) -> dict[str, float]:
   """How much of the teacher's tail the class explains.
 
   The share of the logits' variance beyond the k largest that lies between
   (class, column) cells, less what chance alone would put there.
   """
-  if len(sums['counts']) < _FEWEST_FOR_TAIL:
+  num_classes = len(sums['counts'])
+  if num_classes < _FEWEST_FOR_TAIL or not _is_repeated(sums['counts']):
     return {}
   counts, total = sums['tail_counts'], sums['tail_square']
   explained = np.sum(sums['tail'] ** 2 / np.maximum(counts, 1))

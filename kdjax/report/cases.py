@@ -9,7 +9,9 @@ import numpy as np
 from kdjax import data
 from kdjax.analysis import Answers, Diagnosis, diagnose_on
 from kdjax.report import arrays
+from kdjax.report.measures import NETWORKS
 from kdjax.train import finished
+from kdjax.train.state import Network
 
 _MOST_EXAMPLES = 50_000  # of the student's: more would not change a figure
 
@@ -78,7 +80,7 @@ def of_files(
   weights = paths.pop('class_weights', None)
   answers = arrays.read_answers(paths)
   num_classes = answers.teacher_logits.shape[1]
-  if class_names and len(class_names) != num_classes:
+  if class_names is not None and len(class_names) != num_classes:
     raise ValueError(
       f'--class_names has {len(class_names)} names for {num_classes} classes'
     )
@@ -118,18 +120,24 @@ def of_run(
   run = finished.read(workdir, data_dir=data_dir)
   config, dataset = run.config, run.dataset
   train = finished.sample(dataset.train, at_most=_MOST_EXAMPLES)
-  networks = dict(run.networks)
-  for folder in compare:
-    networks[folder.name] = finished.student(folder, data_dir=data_dir)
+  networks = run.networks | _others(run, compare, data_dir)
+  source = {
+    'run': str(workdir),
+    'method': config.method,
+    'what is taught': f'{len(train.labels):,} training examples',
+    'how good it is': f'{len(dataset.dev.labels):,} held-out examples',
+  }
+  if compare:
+    source['set beside'] = ', '.join(map(str, compare))
+  if config.method != 'kd':
+    source['gradient'] = (
+      f'what kd would do with these settings; what {config.method} does is '
+      f'logged in metrics.jsonl'
+    )
   return Case(
-    title=f'{workdir.name}: {config.teacher.name} teaches {config.student.name}'
-    f' on {dataset.name}',
-    source={
-      'run': str(workdir),
-      'method': config.method,
-      'what is taught': f'{len(train.labels):,} training examples',
-      'how good it is': f'{len(dataset.dev.labels):,} held-out examples',
-    },
+    title=f'{workdir.resolve().name}: {config.teacher.name} teaches '
+    f'{config.student.name} on {dataset.name}',
+    source=source,
     taught=_answers(run, train),
     held_out=_answers(run, dataset.dev),
     settings={
@@ -150,3 +158,23 @@ def of_run(
 def _answers(run: finished.Run, split: data.Split) -> Answers:
   logits = {f'{name}_logits': run.logits(name, split) for name in run.networks}
   return Answers(labels=split.labels, **logits)
+
+
+def _others(
+  run: finished.Run, folders: Sequence[Path], data_dir: str
+) -> dict[str, Network]:
+  """The students of other runs, by the names of their folders."""
+  found = {}
+  for folder in folders:
+    name = folder.resolve().name
+    if name in found or name in NETWORKS:
+      raise ValueError(
+        f'--compare={folder}: there is a {name!r} already, rename the folder'
+      )
+    of = finished.config_of(folder).dataset.name
+    if of != run.dataset.name:
+      raise ValueError(
+        f'--compare={folder} was trained on {of}, not on {run.dataset.name}'
+      )
+    found[name] = finished.student(folder, data_dir=data_dir)
+  return found

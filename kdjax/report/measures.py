@@ -16,8 +16,7 @@ _ANSWERS = {
 }
 _FOLLOWING = {
   'agreement': ('same answer as the teacher', '%'),
-  'topk_agreement': ("the teacher's likeliest classes in common", '%'),
-  'top5_agreement': ("the teacher's 5 likeliest classes in common", '%'),
+  'topk_agreement': ("the teacher's 5 likeliest classes in common", '%'),
   'teacher_kl': ('divergence from the teacher, T = 1', 'nats'),
   'relation_correlation': ('class relations, correlation', ''),
   'student_beats_teacher_z': ("student over teacher, McNemar's z", ''),
@@ -27,7 +26,7 @@ _SAID = {
   'teacher_true_confidence': ('confidence in the true class, at T', '%'),
   'dark_mass': ('mass of all but the likeliest class, at T', '%'),
   'dark_mass_untempered': ('mass of all but the likeliest class, T = 1', '%'),
-  'suggested_temperature': ('temperature at which it says enough', ''),
+  'suggested_temperature': ('temperature at which it doubts by 30 %', ''),
   'divergence_from_uniform': ('divergence from uniform, at T', 'nats'),
   'incorrect_entropy': ('evenness of the wrong classes, at T', '%'),
   'incorrect_entropy_untempered': ('evenness of the wrong classes, T = 1', '%'),
@@ -66,7 +65,6 @@ _THRESHOLDS = {
   'least_divergence': ('wanted divergence, at least', 'nats'),
   'least_relation_spread': ('wanted distance, at least', 'nats'),
   'least_relation_share': ('wanted share, at least', '%'),
-  'least_weight_spread': ('wanted spread, at least', ''),
   'least_effective_weight': ('wanted effective weight, at least', ''),
   'most_tail_mass': ('allowed mass of the tail, at most', '%'),
   'least_tail_share': ('wanted share of the tail, at least', '%'),

@@ -64,7 +64,7 @@ def read(workdir: Path, *, data_dir: str = '') -> Run:
     ValueError: there is no finished run with a teacher, its data is not what
       it was, or a checkpoint is damaged.
   """
-  config = _config(workdir, data_dir)
+  config = config_of(workdir, data_dir=data_dir)
   if not methods.get(config.method).needs_teacher:
     raise ValueError(
       f'{workdir} was trained by {config.method!r}, without a teacher'
@@ -99,7 +99,7 @@ def student(workdir: Path, *, data_dir: str = '') -> Network:
   Raises:
     ValueError: as `read`.
   """
-  config = _config(workdir, data_dir)
+  config = config_of(workdir, data_dir=data_dir)
   whole = experiment.load(config)
   return restore(
     config, _seen(config, whole), directory=workdir, mesh=sharding.make_mesh()
@@ -113,12 +113,25 @@ def _seen(config: ConfigDict, whole: data.Dataset) -> data.Dataset:
   )
 
 
-def _config(workdir: Path, data_dir: str) -> ConfigDict:
-  """The configuration of a run, on the devices of today."""
+def config_of(workdir: Path, *, data_dir: str = '') -> ConfigDict:
+  """Returns the configuration of a run, as it would be carried out now.
+
+  Args:
+    workdir: its folder.
+    data_dir: as in `read`.
+
+  Returns:
+    The configuration.
+
+  Raises:
+    ValueError: the folder is no run's, or of another version.
+  """
   path = workdir / 'config.json'
   if not path.exists():
     raise ValueError(f'--workdir={workdir} is no run: it has no config.json')
   saved, default = read_json(path), configuration.default()
+  if not isinstance(saved, dict):
+    raise ValueError(f'{path} is not a configuration')
   others = set(configuration.keys(ConfigDict(saved), '')) ^ set(
     configuration.keys(default, '')
   )

@@ -104,13 +104,14 @@ def test_a_noisy_tail():
   assert found.settings == {'method': 'kd_topk', 'topk': 5}
 
 
-def test_equidistant_class_weights_are_no_structure():
-  assert diagnose(LOGITS, LABELS, class_weights=np.eye(10)).codes == (
-    'no_class_structure',
+def test_class_weights_are_evidence():
+  found = diagnose(
+    unrelated(), LABELS, class_weights=np.eye(10), temperature=2.0
+  ).findings[0]
+  assert found.code == 'no_class_structure'
+  assert found.evidence['weight_similarity_spread'] == pytest.approx(
+    0, abs=1e-6
   )
-  weights = np.random.default_rng(0).normal(size=(10, 16))
-  found = diagnose(LOGITS, LABELS, class_weights=weights)
-  assert found.codes == ('healthy',)
 
 
 @pytest.mark.parametrize('name', CASES)
@@ -175,6 +176,59 @@ def test_a_remedy_that_is_in_place_is_no_finding():
   assert found.code == 'healthy'
 
 
+@pytest.mark.parametrize(
+  ('method', 'settings', 'silent'),
+  [
+    ('dkd', {'weight': 0.05}, 'teacher_term_vanishes'),
+    ('dist', {'temperature_power': 0}, 'teacher_term_vanishes'),
+    ('kd_standardised', {'temperature_power': 0}, 'teacher_term_vanishes'),
+    ('kd_sim', {'temperature': 40.0}, 'temperature_too_high'),
+    ('kd_standardised', {'temperature': 0.3}, 'temperature_too_low'),
+  ],
+)
+def test_what_says_nothing_of_a_method_is_no_finding(method, settings, silent):
+  metrics = diagnose(LOGITS, LABELS, **settings).metrics
+  given = {'weight': 0.9, 'temperature': 4.0, 'temperature_power': 2} | settings
+  assert silent in [f.code for f in rules.apply(metrics, given)]
+  found = rules.apply(metrics, given, method=method)
+  assert [f.code for f in found] == ['healthy']
+
+
+@pytest.mark.parametrize(
+  ('temperature', 'settings'), [(1.0, True), (20.0, False)]
+)
+def test_calibration_is_remedied_by_a_higher_temperature_only(
+  temperature, settings
+):
+  logits = teachers.answers(wrong=0.4)[0]
+  found = diagnose(logits, LABELS, temperature=temperature)
+  (finding,) = [f for f in found.findings if f.code == 'teacher_miscalibrated']
+  assert bool(finding.settings) == settings
+  if settings:
+    higher = finding.settings['temperature']
+    fitted = found.metrics['teacher_fitted_temperature']
+    assert higher == pytest.approx(fitted, abs=0.05)
+    assert higher > temperature
+
+
+def test_without_labels_in_the_loss_nothing_is_outweighed():
+  found = diagnose(LOGITS, LABELS, weight=1.0, temperature_power=0)
+  assert found.codes == ('healthy',)
+
+
+@pytest.mark.parametrize(
+  ('num_examples', 'num_classes'), [(600, 3), (100, 100), (60, 100)]
+)
+def test_what_cannot_be_measured_is_no_finding(num_examples, num_classes):
+  """Three classes have no relations, and one example of a class shows none."""
+  labels = np.arange(num_examples) % num_classes
+  logits = teachers.relations(num_classes)[labels]
+  logits += 8 * np.eye(num_classes)[labels]
+  found = diagnose(logits, labels, temperature=4.0)
+  assert 'relation_share' not in found.metrics
+  assert found.codes == ('healthy',)
+
+
 def test_two_sets_of_examples():
   """The signal is of the taught ones, the scores of those held out."""
   held = teachers.answers(num_examples=500, seed=9)
@@ -205,7 +259,7 @@ def test_progress_ends_at_one():
     ({'temperature': 0.0}, 'temperature=0.0'),
     ({'temperature_power': 1}, 'temperature_power=1 must be 0 or 2'),
     ({'student_logits': STUDENT[:5]}, r'student_logits has shape \(5, 10\)'),
-    ({'class_weights': np.eye(9)}, 'class_weights'),
+    ({'class_weights': np.eye(9)}, 'class_weights has 9 rows'),
   ],
 )
 def test_bad_input(settings, text):

@@ -55,6 +55,14 @@ def test_the_row_that_is_not_finite_is_named(bad, monkeypatch):
   refused(ValueError, f'A.npy, row 7: {bad} in column 2', logits, labels)
 
 
+def test_what_float32_cannot_hold():
+  logits, labels = good()
+  refused(ValueError, 'A.npy, row 0', logits.astype(np.float64) * 1e300, labels)
+  refused(TypeError, 'A.npy is of >f4: the byte', logits.astype('>f4'), labels)
+  refused(TypeError, 'Y.npy is of >i8: the byte', logits, labels.astype('>i8'))
+  refused(TypeError, 'A.npy is of <f16', logits.astype(np.longdouble), labels)
+
+
 def test_large_logits_are_finite():
   logits, labels = good()
   inputs.check({'t': logits * np.float32(1e38)}, labels)
@@ -65,7 +73,14 @@ def test_probabilities_are_no_logits():
   probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
   for dtype in (np.float32, np.float16):
     refused(ValueError, 'A.npy.*row 0.*probab', probs.astype(dtype), labels)
-  probs[3] += 0.5  # one row that is none
+
+
+def test_one_row_that_is_none_makes_them_logits(monkeypatch):
+  """Also where it is in the first piece, and the last holds none."""
+  logits, labels = good()
+  probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+  probs[1] += 0.5
+  monkeypatch.setattr(pieces, '_PIECE', 6)
   inputs.check({'t': probs}, labels)
 
 

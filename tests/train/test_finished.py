@@ -75,6 +75,9 @@ def test_what_is_no_run_with_a_teacher(workdir, config, tmp_path, silent):
   with pytest.raises(ValueError, match="by 'ls', without a teacher"):
     finished.read(tmp_path / 'ls')
   saved = json.loads((workdir / 'config.json').read_text())
+  (workdir / 'config.json').write_text('[]')
+  with pytest.raises(ValueError, match='not a configuration'):
+    finished.read(workdir)
   del saved['topk']
   (workdir / 'config.json').write_text(json.dumps(saved))
   with pytest.raises(ValueError, match='not of this version'):
