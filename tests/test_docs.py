@@ -15,7 +15,7 @@ import pytest
 
 from kdjax import cli, models
 from kdjax import config as configuration
-from kdjax.analysis import rules, signal
+from kdjax.analysis import signal, thresholds
 from kdjax.train import peers, watchdog, workdirs
 
 ROOT = Path(__file__).parents[1]
@@ -238,16 +238,22 @@ def test_the_thresholds_of_a_diagnosis():
   rows = {r['code'].strip('`'): r['when'] for r in _table(DIAGNOSIS, 'code')}
   constants = {
     'healthy': (),
-    'teacher_weaker_than_student': (rules.MOST_LEAD, rules.MOST_DEVIATIONS),
-    'teacher_term_vanishes': (rules.LEAST_EFFECTIVE_WEIGHT,),
-    'teacher_near_one_hot': (rules.NEAR_ONE_HOT, rules.LEAST_DARK_MASS),
-    'temperature_too_low': (rules.LEAST_DARK_MASS,),
-    'temperature_too_high': (rules.LEAST_DIVERGENCE,),
-    'teacher_class_relations_erased': (rules.LEAST_RELATION_SPREAD,),
-    'no_class_structure': (rules.LEAST_RELATION_SHARE,),
-    'noisy_tail': (rules.MOST_TAIL_MASS, rules.LEAST_TAIL_SHARE),
-    'teacher_miscalibrated': (rules.MOST_OVERCONFIDENCE,),
-    'low_fidelity': (rules.LEAST_FIDELITY,),
+    'teacher_weaker_than_student': (
+      thresholds.MOST_LEAD,
+      thresholds.MOST_DEVIATIONS,
+    ),
+    'teacher_term_vanishes': (thresholds.LEAST_EFFECTIVE_WEIGHT,),
+    'teacher_near_one_hot': (
+      thresholds.NEAR_ONE_HOT,
+      thresholds.LEAST_DARK_MASS,
+    ),
+    'temperature_too_low': (thresholds.LEAST_DARK_MASS,),
+    'temperature_too_high': (thresholds.LEAST_DIVERGENCE,),
+    'teacher_class_relations_erased': (thresholds.LEAST_RELATION_SPREAD,),
+    'no_class_structure': (thresholds.LEAST_RELATION_SHARE,),
+    'noisy_tail': (thresholds.MOST_TAIL_MASS, thresholds.LEAST_TAIL_SHARE),
+    'teacher_miscalibrated': (thresholds.MOST_OVERCONFIDENCE,),
+    'low_fidelity': (thresholds.LEAST_FIDELITY,),
   }
   assert set(rows) == set(constants)
   for code, expected in constants.items():

@@ -41,12 +41,11 @@ from kdjax.analysis.geometry import (
   relation_correlation,
   similarity_spread,
 )
-from kdjax.analysis.gradients import (
+from kdjax.analysis.gradients import kd_logit_gradient, teacher_share
+from kdjax.analysis.parts import (
   GradientParts,
   class_mean_probs,
   gradient_parts,
-  kd_logit_gradient,
-  teacher_share,
 )
 from kdjax.analysis.rescaling import (
   expected_rescaling_factor,

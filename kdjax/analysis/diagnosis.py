@@ -81,8 +81,8 @@ def diagnose(
 ) -> Diagnosis:
   """Says what a teacher transfers, and why that does or does not help.
 
-  The thresholds are in `kdjax.analysis.rules`. Of one set of examples a choice
-  has to be made: in its training examples a student meets what the teacher
+  The thresholds are in `kdjax.analysis.thresholds`. One set of examples serves
+  one purpose better: in its training examples a student meets what the teacher
   says; accuracy and calibration want others. `diagnose_on` takes both.
 
   Args:

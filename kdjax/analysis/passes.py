@@ -8,6 +8,7 @@ import numpy as np
 
 from kdjax import numerics, targets
 from kdjax.analysis import dark_knowledge, gradients, rescaling
+from kdjax.analysis.parts import gradient_parts
 
 
 @jax.jit
@@ -135,7 +136,7 @@ def gradient(
     'temperature': temperature,
     'temperature_power': temperature_power,
   }
-  parts = gradients.gradient_parts(
+  parts = gradient_parts(
     student,
     logits,
     labels,

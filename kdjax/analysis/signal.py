@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.analysis import dark_knowledge, geometry, gradients, passes
+from kdjax.analysis import dark_knowledge, geometry, passes
+from kdjax.analysis.parts import GradientParts
 from kdjax.analysis.pieces import fold, spread
 from kdjax.analysis.ranks import rank_correlation
 
@@ -95,7 +96,7 @@ def measure_signal(
   has_student = student_logits is not None
   if not has_student:
     student_logits = np.broadcast_to(np.float32(0), teacher_logits.shape)
-  pulls, norms = fold(
+  pulls, pulled = fold(
     functools.partial(
       passes.gradient,
       class_probs=_class_means(sums['probs'], counts),
@@ -107,12 +108,10 @@ def measure_signal(
     (teacher_logits, labels, student_logits),
     progress,
   )
-  shares = _shares(norms)
-  means = {'teacher': sums['logits'], 'student': norms['logits']}
-  similarity = {
-    name: np.asarray(geometry.class_similarity(means[name].astype(np.float32)))
-    for name in (('teacher', 'student') if has_student else ('teacher',))
-  }
+  shares = _shares(pulled)
+  similarity = {'teacher': _similarity(sums['logits'])}
+  if has_student:
+    similarity['student'] = _similarity(pulled['logits'])
   return Signal(
     num_examples=num_examples,
     num_classes=num_classes,
@@ -268,9 +267,7 @@ def _tail(sums: dict[str, np.ndarray], kept: int) -> dict[str, float]:
 
 
 def _shares(norms: dict[str, np.ndarray]) -> dict[str, float]:
-  values = {
-    name: float(norms[name]) for name in gradients.GradientParts._fields
-  }
+  values = {name: float(norms[name]) for name in GradientParts._fields}
   total = sum(values.values())
   return {name: v / total if total else 0.0 for name, v in values.items()}
 
@@ -293,6 +290,10 @@ def _pull(
   if np.isfinite(correlation):
     found['rescaling_confidence_correlation'] = correlation
   return found
+
+
+def _similarity(class_sums: np.ndarray) -> np.ndarray:
+  return np.asarray(geometry.class_similarity(class_sums.astype(np.float32)))
 
 
 def _geometry(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import reference
 
-from kdjax import losses, targets
+from kdjax import analysis, losses, targets
 from kdjax.analysis import gradients, rescaling
 
 STUDENT = reference.wave((4, 5), 1.0, 0.0, 3.0)
@@ -66,7 +66,7 @@ class Case(NamedTuple):
 
 
 def _parts(s, t, y, **setting):
-  return jnp.stack(gradients.gradient_parts(s, t, y, **setting), axis=-1)
+  return jnp.stack(analysis.gradient_parts(s, t, y, **setting), axis=-1)
 
 
 def _case(analysis, value, power):

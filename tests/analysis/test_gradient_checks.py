@@ -123,8 +123,8 @@ OTHER_BAD = {
     'gradient_parts', s, t, y, class_probs=s
   ),
   'positional': lambda s, t, y: rescaling.rescaling_factor(s, t, y, 0.5, 1.0),
-  'mean_of_other_labels': lambda s, t, y: gradients.class_mean_probs(s, y[1:]),
-  'mean_of_one_row': lambda s, t, y: gradients.class_mean_probs(s[0], y[0]),
+  'mean_of_other_labels': lambda s, t, y: analysis.class_mean_probs(s, y[1:]),
+  'mean_of_one_row': lambda s, t, y: analysis.class_mean_probs(s[0], y[0]),
   'unequal': lambda s, t, y: rescaling.expected_rescaling_factor(
     s[:, 0], t[1:, 0], **SETTING
   ),

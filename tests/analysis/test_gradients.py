@@ -22,7 +22,7 @@ from gradient_cases import (
   value_and_grad,
 )
 
-from kdjax import losses, targets
+from kdjax import analysis, losses, targets
 from kdjax.analysis import gradients, rescaling
 
 # The gradient of the distillation loss.
@@ -119,7 +119,7 @@ def test_integer_temperature():
 @pytest.mark.parametrize('class_probs', [CLASS_PROBS, np.eye(5)])
 def test_parts_add_up_to_the_gradient(class_probs, smoothing, power):
   s, t = float32(STUDENT, TEACHER)
-  parts = gradients.gradient_parts(
+  parts = analysis.gradient_parts(
     s,
     t,
     LABELS,
@@ -141,11 +141,11 @@ def _parts_of(teacher_probs):
     s, t = float32(STUDENT, temperature * np.log(teacher_probs))
   probs = targets.full(t, temperature=temperature)
   p_y = np.take_along_axis(np.asarray(probs), LABELS[:, None], 1)
-  return gradients.gradient_parts(
+  return analysis.gradient_parts(
     s,
     t,
     LABELS,
-    class_probs=gradients.class_mean_probs(probs, LABELS),
+    class_probs=analysis.class_mean_probs(probs, LABELS),
     smoothing=float(np.clip(np.mean(1 - p_y), 0, 1)),
     **SETTING,
   )
@@ -182,14 +182,14 @@ def test_a_teacher_that_sees_the_label_alone_knows_the_domain():
 def test_a_teacher_that_sees_the_example_has_every_part():
   labels_twice = np.array([1, 1, 2, 2])
   probs = reference.softmax(TEACHER, 3.0)
-  parts = gradients.gradient_parts(
+  parts = analysis.gradient_parts(
     *float32(STUDENT, TEACHER),
     labels_twice,
-    class_probs=gradients.class_mean_probs(*float32(probs), labels_twice),
+    class_probs=analysis.class_mean_probs(*float32(probs), labels_twice),
     smoothing=0.5,
     **SETTING,
   )
-  _assert_parts(parts, gradients.GradientParts._fields)
+  _assert_parts(parts, analysis.GradientParts._fields)
   # What is special to the examples of a class is nothing on their average.
   for pair in (slice(0, 2), slice(2, 4)):
     np.testing.assert_allclose(parts.instance[pair].sum(0), 0.0, atol=1e-6)
@@ -207,17 +207,17 @@ def test_class_means():
       for k in range(5)
     ]
   )
-  actual = gradients.class_mean_probs(*float32(probs), labels)
+  actual = analysis.class_mean_probs(*float32(probs), labels)
   assert actual.dtype == jnp.float32
   np.testing.assert_allclose(actual, expected, rtol=1e-6)
   for narrow in (np.uint8, np.int64):
-    same = jax.jit(gradients.class_mean_probs)(probs, labels.astype(narrow))
+    same = jax.jit(analysis.class_mean_probs)(probs, labels.astype(narrow))
     np.testing.assert_allclose(same, expected, rtol=1e-6)
   pairs = probs.reshape(2, 20, 5), labels.reshape(2, 20)
   for half, *given in zip(
-    jax.vmap(gradients.class_mean_probs)(*pairs), *pairs, strict=True
+    jax.vmap(analysis.class_mean_probs)(*pairs), *pairs, strict=True
   ):
-    alone = gradients.class_mean_probs(*given)
+    alone = analysis.class_mean_probs(*given)
     np.testing.assert_allclose(half, alone, rtol=1e-6)
 
 
@@ -225,7 +225,7 @@ def test_the_mean_of_many_examples_does_not_drift():
   """A plain sum of these in float32 is wrong in the fourth digit."""
   probs = np.full((50_000, 2), [0.1, 0.9], np.float32)
   labels = np.zeros(len(probs), np.int32)
-  actual = gradients.class_mean_probs(probs, labels)
+  actual = analysis.class_mean_probs(probs, labels)
   np.testing.assert_allclose(actual, [[0.1, 0.9], [0.5, 0.5]], rtol=3e-7)
 
 
@@ -234,11 +234,11 @@ def test_a_wrong_label_spoils_every_mean(label):
   """It belongs to some row, and nobody knows to which."""
   probs = reference.softmax(TEACHER)
   labels = np.array([0, 2, label, 1])
-  assert jnp.all(jnp.isnan(gradients.class_mean_probs(probs, labels)))
+  assert jnp.all(jnp.isnan(analysis.class_mean_probs(probs, labels)))
 
 
 def test_means_of_nothing_are_uniform():
-  actual = gradients.class_mean_probs(jnp.zeros((0, 4)), np.zeros(0, int))
+  actual = analysis.class_mean_probs(jnp.zeros((0, 4)), np.zeros(0, int))
   np.testing.assert_array_equal(actual, np.full((4, 4), 0.25))
 
 
