@@ -11,7 +11,7 @@ import numpy as np
 from kdjax.analysis import dark_knowledge, geometry, passes
 from kdjax.analysis.parts import GradientParts
 from kdjax.analysis.pieces import fold, spread
-from kdjax.analysis.ranks import rank_correlation
+from kdjax.analysis.samples import rank_correlation
 
 # The doubt that a suggested temperature gives the teacher: on Fashion-MNIST
 # students do best where it lies between a sixth and two thirds.

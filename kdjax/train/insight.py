@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax import methods, models, numerics, targets
-from kdjax.analysis import calibration, fidelity, gradients, rescaling
-from kdjax.analysis.ranks import rank_correlation
+from kdjax.analysis import fidelity, gradients, rescaling
+from kdjax.analysis.samples import calibration_error, rank_correlation
 from kdjax.train.answers import Task
 from kdjax.train.state import Weights
 
@@ -145,8 +145,7 @@ def summary(seen: Seen) -> dict[str, float]:
     the teacher in the gradient, the fraction of equal answers, and the mean
     divergence in nats.
   """
-  error = _calibration_error(seen.confidence, seen.correct)
-  found = {'ece': float(error)}
+  found = {'ece': calibration_error(seen.confidence, seen.correct)}
   if seen.taught is None:
     return found
   of = Taught(*(np.asarray(x, np.float64) for x in seen.taught))
@@ -163,9 +162,3 @@ def summary(seen: Seen) -> dict[str, float]:
     'agreement': float(np.mean(of.agreement)),
     'teacher_kl': float(np.mean(of.divergence)),
   }
-
-
-@jax.jit
-def _calibration_error(confidence: jax.Array, correct: jax.Array) -> jax.Array:
-  bins = calibration.reliability_of(confidence, correct)
-  return calibration.calibration_error(bins)
