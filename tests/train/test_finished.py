@@ -112,3 +112,10 @@ def test_a_key_that_changes_no_outcome_may_be_missing(workdir):
     del saved['analysis']
     path.write_text(json.dumps(saved))
   assert len(finished.read(workdir).networks) == 3
+
+
+def test_a_run_on_many_devices_is_read_on_these(workdir):
+  path = workdir / 'config.json'
+  saved = json.loads(path.read_text())
+  path.write_text(json.dumps(saved | {'model_devices': 64}))
+  assert finished.read(workdir).config.model_devices == 1
