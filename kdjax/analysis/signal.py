@@ -164,7 +164,7 @@ def _class_means(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def _means(rows: dict[str, np.ndarray]) -> dict[str, float]:
-  """Means over the examples, entropies relative to the largest possible."""
+  """Means over the examples; rounding makes none negative."""
   means = {
     name: max(float(np.mean(rows[name], dtype=np.float64)), 0.0)
     for name in (
