@@ -111,8 +111,9 @@ class Checkpoints:
     """
     self.wait()
     self.check()
-    if hosts.on_primary(lambda: self._rescore(step, score)):
-      return
+    with self._there():
+      if hosts.on_primary(lambda: self._rescore(step, score)):
+        return
     self._pending = {
       'step': step,
       'score': score,
@@ -128,12 +129,7 @@ class Checkpoints:
     """Raises `OSError` if a save has failed, or the folder is gone."""
     with self._told():
       self._writer.check_for_errors()
-    # Orbax would make it anew.
-    if self._identify() != self._identity:
-      raise FileNotFoundError(
-        f'{self._directory} is gone since this run began: put it back, and run '
-        f'the same command to go on'
-      )
+    self._check_there()  # Orbax would make it anew
 
   def wait(self) -> None:
     """Returns when the save that was started is on disk.
@@ -143,7 +139,8 @@ class Checkpoints:
     """
     with self._told():
       self._writer.wait_until_finished()
-    hosts.on_primary(self._prune)
+    with self._there():
+      hosts.on_primary(self._prune)
 
   def best(self) -> int | None:
     """Returns the step with the best score, the latest of equals, or None.
@@ -201,6 +198,22 @@ class Checkpoints:
         f'to begin anew: {"; ".join(problems.values())}'
       )
     return None, []
+
+  def _check_there(self) -> None:
+    if self._identify() != self._identity:
+      raise FileNotFoundError(
+        f'{self._directory} is gone since this run began: put it back, and run '
+        f'the same command to go on'
+      )
+
+  @contextlib.contextmanager
+  def _there(self) -> Iterator[None]:
+    """A folder may go away between two looks at it: says so in one line."""
+    try:
+      yield
+    except OSError:
+      self._check_there()
+      raise
 
   def _identify(self) -> tuple[int, int] | None:
     """Device and inode of the folder, or None where it is not there."""

@@ -259,3 +259,21 @@ def test_a_folder_that_is_gone_is_not_made_anew(tmp_path):
     with pytest.raises(FileNotFoundError, match='is gone'):
       checkpoints.save(_state(1), step=1, score=0.1)
   assert not folder.exists()
+
+
+def test_a_folder_that_goes_away_while_it_is_read_is_told(
+  tmp_path, monkeypatch
+):
+  """Between two looks at it."""
+  folder = tmp_path / 'run' / 'checkpoints'
+  steps = checkpoint.steps
+
+  def steps_too_late(directory):
+    shutil.rmtree(tmp_path / 'run', ignore_errors=True)
+    list(directory.iterdir())
+    return steps(directory)
+
+  with _open(folder) as checkpoints:
+    monkeypatch.setattr(checkpoint, 'steps', steps_too_late)
+    with pytest.raises(FileNotFoundError, match='is gone since this run'):
+      checkpoints.wait()
