@@ -183,6 +183,15 @@ def validate(config: ConfigDict) -> None:
     )
 
 
+def of_run(config: ConfigDict) -> ConfigDict:
+  """Returns a copy with the keys of a run alone, without those of a study."""
+  found = config.copy_and_resolve_references()
+  with found.unlocked():
+    for key in set(config) - set(default()):
+      del found[key]
+  return found
+
+
 def lookup(config: ConfigDict, key: str) -> object:
   """Returns the value at a dotted key.
 

@@ -3,6 +3,7 @@
 python -m kdjax.main --config=experiments/NAME.py [--workdir=DIR]
   [--config.key=value ...]
 
+The file of a study will do, too: it trains one student of it.
 On several hosts, start the same command on each: docs/scale.md says how.
 """
 
@@ -18,6 +19,7 @@ def main() -> None:
   config, workdir = cli.parse_config(sys.argv, __doc__)
   from kdjax.train import experiment, hosts, progress
 
+  config = configuration.of_run(config)
   configuration.validate(config)
   hosts.connect(heartbeat_seconds=config.heartbeat_seconds)
   hosts.check_same('the config', config.to_json())

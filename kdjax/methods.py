@@ -49,11 +49,13 @@ class Method(NamedTuple):
     needs_teacher: whether it looks at the teacher's logits.
     label_weight: maps settings to what plain cross-entropy weighs in the loss;
       the rest of it is the teacher's.
+    reads: the configuration keys that its loss reads.
   """
 
   loss: Loss
   needs_teacher: bool = True
   label_weight: Weight = lambda c: 1.0
+  reads: tuple[str, ...] = ()
 
 
 def _left_of_weight(c: Settings) -> float:
@@ -61,7 +63,11 @@ def _left_of_weight(c: Settings) -> float:
   return 1 - c.weight
 
 
-def _toward(target: Target) -> Method:
+_KD = ('weight', 'temperature', 'temperature_power')
+_SIM = ('similarity_power', 'similarity_temperature')
+
+
+def _toward(target: Target, *reads: str) -> Method:
   """(1-λ)·CE + λ·Tⁿ·KL(ρ ‖ q̃) for the teacher distribution `target`."""
 
   def loss(x: Exchange, c: Settings) -> jax.Array:
@@ -74,7 +80,7 @@ def _toward(target: Target) -> Method:
       temperature_power=c.temperature_power,
     )
 
-  return Method(loss, label_weight=_left_of_weight)
+  return Method(loss, label_weight=_left_of_weight, reads=_KD + reads)
 
 
 def _ce(x: Exchange, c: Settings) -> jax.Array:
@@ -162,17 +168,32 @@ def _dist(x: Exchange, c: Settings) -> jax.Array:
 METHODS = {
   'ce': Method(_ce, needs_teacher=False),
   'ls': Method(
-    _ls, needs_teacher=False, label_weight=lambda c: 1 - c.smoothing
+    _ls,
+    needs_teacher=False,
+    label_weight=lambda c: 1 - c.smoothing,
+    reads=('smoothing',),
   ),
   'kd': _toward(_full),
   'kd_pt': _toward(_pt),
-  'kd_sim': _toward(_sim),
-  'kd_pt_sim': _toward(_pt_sim),
-  'kd_pt_sim_conditional': _toward(_pt_sim_conditional),
-  'kd_topk': _toward(_topk),
-  'kd_standardised': Method(_kd_standardised, label_weight=_left_of_weight),
-  'dkd': Method(_dkd),
-  'dist': Method(_dist),
+  'kd_sim': _toward(_sim, *_SIM),
+  'kd_pt_sim': _toward(_pt_sim, *_SIM, 'mix'),
+  'kd_pt_sim_conditional': _toward(_pt_sim_conditional, *_SIM),
+  'kd_topk': _toward(_topk, 'topk'),
+  'kd_standardised': Method(
+    _kd_standardised,
+    label_weight=_left_of_weight,
+    reads=('weight', 'temperature'),
+  ),
+  'dkd': Method(
+    _dkd,
+    reads=(
+      'target_weight',
+      'nontarget_weight',
+      'temperature',
+      'loss_warmup_epochs',
+    ),
+  ),
+  'dist': Method(_dist, reads=('inter_weight', 'intra_weight', 'temperature')),
 }
 
 

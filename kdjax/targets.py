@@ -109,7 +109,7 @@ def pt(
   probs = numerics.as_float(teacher_probs)
   at_label = numerics.is_label(labels, probs.shape[-1])
   return numerics.nan_unless_class(
-    _keep(probs, at_label), labels, probs.shape[-1]
+    keep(probs, at_label), labels, probs.shape[-1]
   )
 
 
@@ -228,14 +228,11 @@ def pt_sim_conditional(
   """
   probs = numerics.as_float(teacher_probs)
   at_label = numerics.is_label(labels, probs.shape[-1])
-  relation = jnp.where(at_label, 0.0, numerics.as_float(sim_probs))
-  mass = jnp.sum(relation, axis=-1, keepdims=True)
-  related = mass != 0
-  shares = relation / jnp.where(related, mass, 1.0)
-  rest = jnp.sum(jnp.where(at_label, 0.0, probs), axis=-1, keepdims=True)
-  conditional = jnp.where(at_label, probs, rest * shares)
-  spread = jnp.where(related, conditional, _keep(probs, at_label))
-  return numerics.nan_unless_class(spread, labels, probs.shape[-1])
+  return numerics.nan_unless_class(
+    keep(probs, at_label, spread=numerics.as_float(sim_probs)),
+    labels,
+    probs.shape[-1],
+  )
 
 
 @typed
@@ -267,15 +264,57 @@ def topk(
   """
   check_between('k', k, 1, teacher_probs.shape[-1])
   probs = numerics.as_float(teacher_probs)
-  order = jnp.argsort(-probs, axis=-1, stable=True)
-  rank = jnp.argsort(order, axis=-1)  # a permutation, so this is its inverse
-  return _keep(probs, rank < k)
+  return keep(probs, rank(probs) < k)
 
 
-def _keep(
-  probs: Float[jax.Array, '... K'], kept: Bool[jax.Array, '... K']
-) -> jax.Array:
-  """Keeps some entries and spreads the sum of the others evenly over them."""
-  others = jnp.sum(~kept, axis=-1, keepdims=True)
+def rank(values: Float[Array, '... K']) -> Integer[jax.Array, '... K']:
+  """Returns each class's place, 0 for the largest value.
+
+  Args:
+    values: `[..., K]`; of equal ones the lower class goes first.
+
+  Returns:
+    `[..., K]`, a permutation of 0..K-1.
+
+  >>> print(rank(jnp.array([0.1, 0.6, 0.3])))
+  [2 0 1]
+  """
+  order = jnp.argsort(-jnp.asarray(values), axis=-1, stable=True)
+  return jnp.argsort(order, axis=-1)  # a permutation, so this is its inverse
+
+
+def keep(
+  teacher_probs: Float[Array, '... K'],
+  kept: Bool[Array, '... K'],
+  *,
+  spread: Float[Array, '... K'] | None = None,
+) -> Float[jax.Array, '... K']:
+  """Keeps some of the teacher's answer: what the partial methods share.
+
+  Kept entries have their value; the sum of the others is spread over those, in
+  proportion to `spread`, or evenly where that has no mass.
+
+  Args:
+    teacher_probs: `[..., K]`, each row sums to one.
+    kept: `[..., K]`, which classes are kept.
+    spread: `[..., K]`, not negative, or None to spread evenly.
+
+  Returns:
+    `[..., K]`, probabilities.
+
+  >>> kept = jnp.array([True, False, False])
+  >>> print(keep(jnp.array([0.5, 0.4, 0.1]), kept))
+  [0.5  0.25 0.25]
+  """
+  probs = numerics.as_float(teacher_probs)
   rest = jnp.sum(jnp.where(kept, 0.0, probs), axis=-1, keepdims=True)
-  return jnp.where(kept, probs, rest / jnp.maximum(others, 1))
+  others = jnp.sum(~kept, axis=-1, keepdims=True)
+  shares = 1 / jnp.maximum(others, 1)
+  if spread is not None:
+    relation = jnp.where(kept, 0.0, spread)
+    mass = jnp.sum(relation, axis=-1, keepdims=True)
+    related = mass != 0
+    shares = jnp.where(
+      related, relation / jnp.where(related, mass, 1.0), shares
+    )
+  return jnp.where(kept, probs, rest * shares)

@@ -157,11 +157,11 @@ def answer(
     train=True,
     key=key,
   )
-  mentor, class_weights = _consult(task, teacher, examples)
+  mentor, rows = _consult(task, teacher, examples)
   epoch = state.step / task.steps_per_epoch
 
   def losses_of(labels: jax.Array) -> jax.Array:
-    exchange = methods.Exchange(outputs, mentor, class_weights, labels, epoch)
+    exchange = methods.Exchange(outputs, mentor, rows, labels, epoch)
     return task.loss(exchange, task.settings)
 
   losses = losses_of(examples.labels)
@@ -185,17 +185,42 @@ def part_key(task: Task, key: jax.Array, part: jax.Array | int) -> jax.Array:
   return jax.random.fold_in(key, part) if task.parts > 1 else key
 
 
+def ask_teacher(
+  task: Task, teacher: Weights | None, examples: Examples
+) -> Examples:
+  """Returns the examples with the teacher's logits, if there is a teacher.
+
+  Args:
+    task: what a step is made of.
+    teacher: the frozen teacher, or None.
+    examples: `B` of them; logits that they have already stay.
+
+  Returns:
+    The examples.
+  """
+  if teacher is None or examples.teacher_logits is not None:
+    return examples
+  outputs, _ = models.apply(
+    task.teacher,
+    task.gather(teacher.params),
+    teacher.rest,
+    examples.inputs,
+    train=False,
+  )
+  return examples._replace(teacher_logits=outputs.logits)
+
+
+def class_weights(task: Task, teacher: Weights) -> jax.Array:
+  """Returns the rows of the teacher's last layer, `[K, D]`."""
+  params = task.gather(teacher.params)
+  return models.merge(task.teacher, params, teacher.rest).class_weights
+
+
 def _consult(
   task: Task, teacher: Weights | None, examples: Examples
 ) -> tuple[models.Outputs | None, jax.Array | None]:
   """The teacher's outputs on a batch, and its class weights."""
   if teacher is None:
     return None, None
-  params = task.gather(teacher.params)
-  class_weights = models.merge(task.teacher, params, teacher.rest).class_weights
-  if examples.teacher_logits is not None:
-    return models.Outputs(examples.teacher_logits, {}), class_weights
-  outputs, _ = models.apply(
-    task.teacher, params, teacher.rest, examples.inputs, train=False
-  )
-  return outputs, class_weights
+  logits = ask_teacher(task, teacher, examples).teacher_logits
+  return models.Outputs(logits, {}), class_weights(task, teacher)

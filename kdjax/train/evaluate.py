@@ -122,7 +122,7 @@ class Evaluator:
     def of_all(
       weights: Weights, inputs: jax.Array, labels: jax.Array
     ) -> tuple[Totals, jax.Array]:
-      batches = _in_batches((inputs, labels), self._batch_size)
+      batches = in_batches((inputs, labels), self._batch_size)
       counted, logits = jax.lax.map(
         lambda batch: of_batch(weights, *batch), batches
       )
@@ -257,14 +257,22 @@ def make_predict(
       )
       return outputs.logits
 
-    logits = jax.lax.map(logits_of, _in_batches(inputs, batch_size))
+    logits = jax.lax.map(logits_of, in_batches(inputs, batch_size))
     return logits.reshape(-1, logits.shape[-1])[: len(inputs)]
 
   return jax.jit(predict, out_shardings=sharding.replicated(mesh))
 
 
-def _in_batches(arrays: tuple, batch_size: int) -> tuple:
-  """Cuts arrays into batches; what is missing in the last one is padding."""
+def in_batches(arrays: tuple, batch_size: int) -> tuple:
+  """Cuts arrays into batches; what is missing in the last one is padding.
+
+  Args:
+    arrays: `[N, ...]` each.
+    batch_size: B.
+
+  Returns:
+    `[⌈N / B⌉, B, ...]` each.
+  """
 
   def cut(array: jax.Array) -> jax.Array:
     surplus = -len(array) % batch_size

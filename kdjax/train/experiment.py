@@ -65,7 +65,7 @@ def run(config: ConfigDict, workdir: Path, reporter: Reporter) -> dict:
       transfer = dataclasses.replace(
         dataset, train=transfer_set(config, dataset)
       )
-      _check(config, dataset, transfer, mesh)
+      check(config, dataset, transfer, mesh)
     finished = hosts.on_primary(lambda: _finished(workdir, config))
     if finished:
       reporter.say(f'{workdir} is finished already')
@@ -170,13 +170,23 @@ def load(config: ConfigDict) -> data.Dataset:
   )
 
 
-def _check(
+def check(
   config: ConfigDict,
   dataset: data.Dataset,
   transfer: data.Dataset,
   mesh: Mesh,
 ) -> None:
-  """Everything that needs the data to be checked, before any training."""
+  """Checks everything that needs the data, before any training.
+
+  Args:
+    config: a run's.
+    dataset: the whole data set.
+    transfer: `train` is what the student sees.
+    mesh: the devices.
+
+  Raises:
+    ValueError: something does not fit.
+  """
   unused = config.method != 'kd_topk'
   if not (unused and config.topk == configuration.default().topk):
     checks.check_between('config.topk', config.topk, 1, dataset.num_classes)

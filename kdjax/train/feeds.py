@@ -86,15 +86,13 @@ def make(
   """
   everywhere = sharding.replicated(mesh)
   key = jax.jit(
-    lambda: jax.random.fold_in(jax.random.key(config.seed), _RUN),
-    out_shardings=everywhere,
+    functools.partial(run_key, config.seed), out_shardings=everywhere
   )()
   if _is_streamed(dataset):
     batches = functools.partial(_batches, config, dataset.train)
     return Streamed(task, teacher, dataset.train, key, mesh, batches=batches)
   examples = sharding.place(Batch(*dataset.train[:2]), everywhere)
-  is_fixed = config.dataset.augment == 'none' and not config.dataset.mixup
-  if teacher and is_fixed and config.teacher.precompute_logits:
+  if teacher and precomputes(config):
     predict = evaluate.make_predict(
       task.teacher,
       normalise=task.normalise,
@@ -104,6 +102,17 @@ def make(
     logits = predict(teacher, examples.inputs)
     examples = examples._replace(teacher_logits=logits)
   return Resident(task, teacher, examples, key, mesh)
+
+
+def precomputes(config: ConfigDict) -> bool:
+  """Returns whether the teacher's logits are computed once."""
+  is_fixed = config.dataset.augment == 'none' and not config.dataset.mixup
+  return is_fixed and config.teacher.precompute_logits
+
+
+def run_key(seed: int) -> jax.Array:
+  """Returns the key of a run's batch order, augmentation and dropout."""
+  return jax.random.fold_in(jax.random.key(seed), _RUN)
 
 
 def _batches(

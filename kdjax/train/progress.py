@@ -35,19 +35,22 @@ class Reporter:
     """Prints a line."""
     self._console.print(text, markup=False)
 
-  def phase(self, name: str, *, num_steps: int, start: int) -> 'Phase':
+  def phase(
+    self, name: str, *, num_steps: int, start: int, unit: str = 'images'
+  ) -> 'Phase':
     """Returns the display of a training phase, a context manager.
 
     Args:
       name: such as 'teacher' or 'student'.
       num_steps: steps in the whole phase.
       start: the step that it goes on from.
+      unit: of which the rate is so many a second.
 
     Returns:
       A bar where stdout is a terminal, else plain lines.
     """
     kind = _BarPhase if self._console.is_terminal else _PlainPhase
-    return kind(self._console, name, num_steps, start)
+    return kind(self._console, name, num_steps, start, unit)
 
   def table(self, title: str, header: list[str], rows: list[list[str]]) -> None:
     """Prints a table.
@@ -78,10 +81,16 @@ class Phase(abc.ABC):
   """Progress of one training phase."""
 
   def __init__(
-    self, console: Console, name: str, num_steps: int, start: int
+    self,
+    console: Console,
+    name: str,
+    num_steps: int,
+    start: int,
+    unit: str,
   ) -> None:
     self._console, self._name, self._num_steps = console, name, num_steps
     self._start, self._begin = start, time.monotonic()
+    self._unit = unit
 
   def __enter__(self) -> 'Phase':
     return self
@@ -89,13 +98,17 @@ class Phase(abc.ABC):
   def __exit__(self, *_: object) -> None:
     return None
 
+  def _rate(self, rate: float) -> str:
+    digits = 0 if rate >= 10 else 1
+    return f'{rate:,.{digits}f} {self._unit}/s'
+
   @abc.abstractmethod
-  def update(self, step: int, rate: float, note: str) -> None:
+  def update(self, step: float, rate: float, note: str) -> None:
     """Shows how far the phase is.
 
     Args:
-      step: updates so far.
-      rate: examples a second.
+      step: how much is done.
+      rate: units a second.
       note: the last figures.
     """
 
@@ -108,7 +121,7 @@ class _BarPhase(Phase):
       SpinnerColumn(finished_text='✓'),
       TextColumn(f'[bold]{self._name:<9}'),
       BarColumn(bar_width=24),
-      TextColumn('{task.completed}/{task.total}'),
+      TextColumn('{task.completed:.0f}/{task.total}'),
       TextColumn('{task.fields[rate]}'),
       TimeRemainingColumn(compact=True, elapsed_when_finished=True),
       TextColumn('{task.fields[note]}'),
@@ -127,9 +140,9 @@ class _BarPhase(Phase):
   def __exit__(self, *_: object) -> None:
     self._progress.stop()
 
-  def update(self, step: int, rate: float, note: str) -> None:
+  def update(self, step: float, rate: float, note: str) -> None:
     self._progress.update(
-      self._task, completed=step, rate=f'{rate:,.0f} images/s', note=note
+      self._task, completed=step, rate=self._rate(rate), note=note
     )
 
 
@@ -146,10 +159,10 @@ class _PlainPhase(Phase):
     seconds = time.monotonic() - self._begin
     self._console.print(f'{self._line}  {seconds:.0f}s', markup=False)
 
-  def update(self, step: int, rate: float, note: str) -> None:
+  def update(self, step: float, rate: float, note: str) -> None:
     self._line = (
-      f'{self._name:<9} step {step}/{self._num_steps}  '
-      f'{rate:,.0f} images/s  {note}'
+      f'{self._name:<9} step {step:.0f}/{self._num_steps}  '
+      f'{self._rate(rate)}  {note}'
     )
     now = time.monotonic()
     self._first = self._first or (step, now)

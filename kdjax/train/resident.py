@@ -133,9 +133,9 @@ def run_steps(
     order = jax.lax.cond(
       order.epoch == epoch,
       lambda: order,
-      lambda: _order_of(task, order_key, epoch, len(examples.labels)),
+      lambda: order_of(task, order_key, epoch, len(examples.labels)),
     )
-    batch = task.place(_take(examples, order.rows[position]))
+    batch = task.place(take(examples, order.rows[position]))
     new, metrics = train_step(task, state, teacher, batch, step_key)
     sums = jax.tree.map(jnp.add, sums, metrics)
     return Snapshot(new, sums), order, new.step == state.step
@@ -160,9 +160,9 @@ def batch_at(
   """
   order_key, step_key = jax.random.split(key)
   epoch, position = jnp.divmod(step, task.steps_per_epoch)
-  order = _order_of(task, order_key, epoch, len(examples.labels))
+  order = order_of(task, order_key, epoch, len(examples.labels))
   rows = order.rows[position]
-  return _take(examples, rows), rows, step_key
+  return take(examples, rows), rows, step_key
 
 
 def no_order(task: Task) -> Order:
@@ -171,16 +171,28 @@ def no_order(task: Task) -> Order:
   return Order(jnp.full((), -1, jnp.int32), jnp.zeros(shape, jnp.int32))
 
 
-def _order_of(
+def order_of(
   task: Task, key: jax.Array, epoch: jax.Array, num_examples: int
 ) -> Order:
+  """Returns the batches of an epoch.
+
+  Args:
+    task: with their number and size.
+    key: of all orders.
+    epoch: scalar.
+    num_examples: in the training set.
+
+  Returns:
+    The order.
+  """
   bits = jax.random.bits(jax.random.fold_in(key, epoch), (num_examples,))
   rows = jnp.argsort(bits)[: task.steps_per_epoch * task.batch_size]
   return Order(epoch, rows.reshape(task.steps_per_epoch, task.batch_size))
 
 
-def _take(examples: Batch, rows: jax.Array) -> Batch:
-  """The examples at `rows`; whole rows of a matrix are the fastest to fetch."""
+def take(examples: Batch, rows: jax.Array) -> Batch:
+  """Returns the examples at `rows`."""
+  # Whole rows of a matrix are the fastest to fetch.
   return jax.tree.map(
     lambda a: a.reshape(len(a), -1)[rows].reshape(*rows.shape, *a.shape[1:]),
     examples,

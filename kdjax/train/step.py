@@ -46,10 +46,30 @@ def train_step(
     and `skipped`: 1 and 0, or 0 and 1 with the others 0 for no update.
   """
   examples, dropout_key = prepare(task, batch, key, state.step)
+  return update(task, state, teacher, examples, dropout_key)
+
+
+def update(
+  task: Task,
+  state: State,
+  teacher: Weights | None,
+  examples: Examples,
+  key: jax.Array,
+) -> tuple[State, dict[str, jax.Array]]:
+  """Updates the student once from examples that are ready for the networks.
+
+  Args:
+    task: what the step is made of.
+    state: the student's state.
+    teacher: the frozen teacher, or None for a method without one.
+    examples: `B` of them.
+    key: of the dropout.
+
+  Returns:
+    As `train_step`.
+  """
   mean = _mean_over_parts if task.parts > 1 else _mean_over_batch
-  loss, accuracy, rest, gradient = mean(
-    task, state, teacher, examples, dropout_key
-  )
+  loss, accuracy, rest, gradient = mean(task, state, teacher, examples, key)
   norm = optax.tree.norm(gradient)
   finite = jnp.isfinite(loss) & jnp.isfinite(norm) & _all_finite(rest)
 

@@ -31,6 +31,10 @@ CIRCUMSTANCES = frozenset(
     'watchdog_seconds',
   }
 )
+# Likewise, of a study alone.
+STUDY_CIRCUMSTANCES = frozenset(
+  {'study.max_settings', 'study.memory_fraction', 'study.over_members'}
+)
 
 
 def check(workdir: Path, config: ConfigDict) -> None:
@@ -149,7 +153,7 @@ def different_keys(a: dict, b: dict) -> list[str]:
   >>> different_keys({'seed': 1, 'model_devices': 1}, {'seed': 2})
   ['seed']
   """
-  return sorted(differences(a, b) - CIRCUMSTANCES)
+  return sorted(differences(a, b) - CIRCUMSTANCES - STUDY_CIRCUMSTANCES)
 
 
 def differences(a: Any, b: Any, prefix: str = '') -> set[str]:  # noqa: ANN401
