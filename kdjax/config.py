@@ -69,7 +69,8 @@ def default() -> ConfigDict:
       # --- data
       'dataset': {
         'name': 'cifar100',
-        'data_dir': '',  # prepared data; '': TFDS's own default
+        # Prepared data, '': TFDS's own default; for 'npz' your own folder.
+        'data_dir': '',
         'dev_fraction': 0.1,  # of train, held out for model selection
         'num_labels': 0,  # student's training examples; 0: all
         'exclude_classes': (),  # classes that the student never sees

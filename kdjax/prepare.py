@@ -15,7 +15,7 @@ def _arguments() -> argparse.Namespace:
     '--dataset',
     required=True,
     metavar='NAME',
-    help=f'one of {", ".join(data.names())}',
+    help=f'one of {", ".join(data.DATASETS)}; npz needs no preparing',
   )
   parser.add_argument(
     '--manual_dir',

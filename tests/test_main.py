@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kdjax import cli, main
@@ -386,3 +387,32 @@ def test_as_a_process_data_that_are_not_prepared(tmp_path):
   done = process(DIGITS, '--config.dataset.name=mnist', cwd=tmp_path)
   message = answer(done.returncode, done.stderr)
   assert 'python -m kdjax.prepare --dataset=mnist' in message
+
+
+def _write_npz(folder, *, seed):
+  rng = np.random.default_rng(seed)
+  folder.mkdir(exist_ok=True)
+  for split, size in (('train', 120), ('test', 20)):
+    labels = np.arange(size) % 4
+    inputs = rng.normal(size=(size, 6)).astype(np.float32)
+    inputs[:, 0] += labels
+    np.savez(folder / f'{split}.npz', inputs=inputs, labels=labels)
+
+
+def test_a_folder_of_the_users_own(tmp_path, monkeypatch, mistake):
+  """Trained on as any other; a finished run knows what it was trained on."""
+  arguments = (
+    DIGITS,
+    *SMALL,
+    '--config.dataset.name=npz',
+    f'--config.dataset.data_dir={tmp_path / "mine"}',
+    '--config.dataset.num_labels=0',
+    f'--workdir={tmp_path / "run"}',
+  )
+  _write_npz(tmp_path / 'mine', seed=0)
+  call(monkeypatch, *arguments)
+  results = json.loads((tmp_path / 'run' / 'results.json').read_text())
+  assert 0 <= results['student']['test_accuracy'] <= 1
+  call(monkeypatch, *arguments)  # is finished
+  _write_npz(tmp_path / 'mine', seed=1)
+  assert 'a finished run on other data' in mistake(*arguments)

@@ -1,8 +1,8 @@
 """Data sets, their batches, and what happens to a batch on the device.
 
-`load` reads a prepared data set; `prepare` makes one ready. `batches` streams
-what is too large for memory. TFDS is imported only to prepare or to read
-records, Grain only to stream.
+`load` reads a prepared data set, or one of your own in `.npz` files; `prepare`
+makes one ready. `batches` streams what is too large for memory. TFDS is
+imported only to prepare or to read records, Grain only to stream.
 """
 
 from kdjax.data.augment import flip, mixup, normalise, pad_crop_flip

@@ -16,8 +16,8 @@ class Split(NamedTuple):
   """Examples on the host.
 
   Attributes:
-    inputs: images [N, H, W, C] of uint8, or vectors [N, D] of float32, or
-      encoded images of a data set that is streamed.
+    inputs: images [N, H, W, C] of uint8 or float32, or vectors [N, D] of
+      float32, or encoded images of a data set that is streamed.
     labels: classes [N] of int32.
     ids: where in the published split each example is, [N]; None if unknown.
   """

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdjax.data import dataset, store, table
+from kdjax.data import dataset, npz_folder, store, table
 from kdjax.data.images import Images
 
 
@@ -46,7 +46,8 @@ def prepare(
     What was done.
 
   Raises:
-    ValueError: an unknown name, option or file content.
+    ValueError: an unknown name, option or file content, or a data set that
+      needs no preparing.
     OSError: a file or the network is missing, or prepared data are damaged.
   """
   where = store.place(name, data_dir=data_dir, options=options)
@@ -76,14 +77,16 @@ def load(
 ) -> dataset.Dataset:
   """Loads a data set into host memory; a streamed one keeps images on disk.
 
-  `digits` and `synthetic_classes` are prepared on their first use; the others
-  have to be prepared by `python -m kdjax.prepare`. The dev examples are held
-  out of the training examples by a permutation that never changes.
+  `digits` and `synthetic_classes` are prepared on their first use, `npz` needs
+  none; the others have to be prepared by `python -m kdjax.prepare`. The dev
+  examples are held out of the training examples by a permutation that never
+  changes.
 
   Args:
     name: of the data set, see `names`.
     data_dir: where prepared data lie; empty for TFDS's own default, which is
-      `TFDS_DATA_DIR` or `~/tensorflow_datasets`.
+      `TFDS_DATA_DIR` or `~/tensorflow_datasets`. For `npz`, the folder of the
+      files, see `kdjax.data.npz_folder`.
     dev_fraction: share of the training examples held out, in (0, 1).
     image_size: pixels of a side that encoded images are cropped to; 0 for the
       usual 224. Of no concern to data sets in arrays.
@@ -93,13 +96,17 @@ def load(
     The data set.
 
   Raises:
-    ValueError: an unknown name or option, `dev_fraction` outside (0, 1), or a
-      label that is no class.
+    ValueError: an unknown name or option, `dev_fraction` outside (0, 1), a
+      label that is no class, or `.npz` files that are no data set.
     FileNotFoundError: the data are not prepared; it says which command does.
     OSError: the data are damaged; it says which file.
   """
-  where = store.place(name, data_dir=data_dir, options=options)
   dataset.check_dev_fraction(dev_fraction)
+  if name == table.OWN:
+    if options:
+      raise ValueError(f'data set {name!r} takes no options: {dict(options)}')
+    return npz_folder.load(data_dir, dev_fraction=dev_fraction)
+  where = store.place(name, data_dir=data_dir, options=options)
   source = table.find(name)
   arrays = store.read(where)
   if arrays is None and source.bundled:

@@ -81,14 +81,23 @@ DATASETS: dict[str, Source] = {
 }
 
 
+# The data set in a folder of the user's own: it has no row and no builder.
+OWN = 'npz'
+
+
 def names() -> tuple[str, ...]:
   """The names of all data sets, in alphabetical order."""
-  return tuple(sorted(DATASETS))
+  return tuple(sorted([*DATASETS, OWN]))
 
 
 def find(name: str) -> Source:
-  """The row of a data set; an unknown name raises `ValueError`."""
+  """The row of a data set; a name without one raises `ValueError`."""
   checks.check_known('data set', name, names())
+  if name == OWN:
+    raise ValueError(
+      f'data set {OWN!r} needs no preparing: it is read from .npz files of your'
+      ' own, where config.dataset.data_dir says'
+    )
   return DATASETS[name]
 
 

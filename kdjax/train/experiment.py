@@ -66,7 +66,7 @@ def run(config: ConfigDict, workdir: Path, reporter: Reporter) -> dict:
         dataset, train=transfer_set(config, dataset)
       )
       check(config, dataset, transfer, mesh)
-    finished = hosts.on_primary(lambda: _finished(workdir, config))
+    finished = hosts.on_primary(lambda: _finished(workdir, config, dataset))
     if finished:
       reporter.say(f'{workdir} is finished already')
       return finished
@@ -78,6 +78,7 @@ def run(config: ConfigDict, workdir: Path, reporter: Reporter) -> dict:
     with watchdog.paused():
       results = _results(config, dataset, mentor, fitted, mesh)
     results['wall_seconds'] = round(time.monotonic() - begin, 2)
+    results['data'] = dataset.fingerprint()
     results['environment'] = environment()
     hosts.on_primary(lambda: _finish(workdir, results))
   return results
@@ -121,11 +122,22 @@ def baseline_of(config: ConfigDict) -> ConfigDict:
   return plain
 
 
-def _finished(workdir: Path, config: ConfigDict) -> dict | None:
+def _finished(
+  workdir: Path, config: ConfigDict, dataset: data.Dataset
+) -> dict | None:
   """The results of a run that is at its end, else None."""
   workdirs.check(workdir, config)
   path = workdir / 'results.json'
-  return read_json(path) if path.exists() else None
+  if not path.exists():
+    return None
+  results = read_json(path)
+  content = dataset.fingerprint()
+  if results.get('data', content) != content:
+    raise ValueError(
+      f'--workdir={workdir} holds a finished run on other data of the name '
+      f'{dataset.name!r}: give a new one'
+    )
+  return results
 
 
 def _finish(workdir: Path, results: dict) -> None:

@@ -93,7 +93,7 @@ def test_the_default_folder_is_that_of_tfds(monkeypatch, tmp_path):
 
 
 def test_the_table_has_the_versions_of_the_builders(tmp_path):
-  for name in data.names():
+  for name in data.DATASETS:
     builder = store.place(name, data_dir=str(tmp_path)).builder()
     assert builder.data_path == store.place(name, data_dir=tmp_path).folder
     assert builder.name == name
