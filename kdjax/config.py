@@ -89,6 +89,7 @@ def default() -> ConfigDict:
           'num_groups': 10,
           'correlation': 0.5,
           'nonlinearity': 1,
+          'amplitude': 1.0,  # of the sine terms
           'seed': 0,
         },
       },

@@ -98,11 +98,12 @@ def synthetic_classes(
   num_groups: int,
   correlation: float,
   nonlinearity: int,
+  amplitude: float = 1.0,
 ) -> SyntheticClasses:
   """Draws examples of a task with a known correlation between its classes.
 
   Inputs `x ~ N(0, I)`, projections `u = W x`, and
-  `label = argmax_k (u_k + Σ_{m=1..M} sin(m · u_k + b_m))`.
+  `label = argmax_k (u_k + a · Σ_{m=1..M} sin(m · u_k + b_m))`.
   The linear term and the frequencies `a_m = m` are this project's
   reconstruction: without the former, nothing is learnable from 20,000
   examples. The phases `b_m`, uniform in [0, 2π), come from the key.
@@ -114,7 +115,9 @@ def synthetic_classes(
     num_classes: number of classes, K.
     num_groups: number of super-classes, 1..K.
     correlation: the cosine r of two classes of one group, in [0, 1].
-    nonlinearity: number M of sine terms, at least 0; 0 is a linear task.
+    nonlinearity: number M of sine terms, at least 0; 0 is a linear task, and
+      with `amplitude` up to 1 so is 1: `u + a · sin(u + b)` never falls.
+    amplitude: a of the sine terms, at least 0; not in the paper.
 
   Returns:
     Inputs, labels, class embeddings and super-classes. Two calls that differ
@@ -139,6 +142,7 @@ def synthetic_classes(
   """
   checks.check_positive('num_examples', num_examples)
   _check_nonlinearity(nonlinearity)
+  checks.check_not_negative('amplitude', amplitude)
   task_key, phase_key, input_key = jax.random.split(key, 3)
   embeddings = class_embeddings(
     task_key,
@@ -153,7 +157,7 @@ def synthetic_classes(
   phases = jax.random.uniform(phase_key, (nonlinearity,), jnp.float32)
   for m in range(nonlinearity):
     phase = 2 * jnp.pi * phases[m]
-    scores += jnp.sin((m + 1) * projections + phase)
+    scores += amplitude * jnp.sin((m + 1) * projections + phase)
   groups = class_groups(num_classes=num_classes, num_groups=num_groups)
   return SyntheticClasses(
     inputs=inputs,
@@ -175,6 +179,7 @@ class Options:
     num_groups: number of super-classes.
     correlation: cosine of two classes of one group.
     nonlinearity: number of sine terms.
+    amplitude: of the sine terms.
     seed: of the task and of its examples.
   """
 
@@ -185,6 +190,7 @@ class Options:
   num_groups: int = 10
   correlation: float = 0.5
   nonlinearity: int = 1
+  amplitude: float = 1.0
   seed: int = 0
 
   def __post_init__(self) -> None:
@@ -200,6 +206,7 @@ class Options:
     checks.check_fraction('correlation', self.correlation)
     _check_task(self.num_inputs, self.num_classes, self.num_groups)
     _check_nonlinearity(self.nonlinearity)
+    checks.check_not_negative('amplitude', self.amplitude)
 
   def folder(self) -> str:
     """A name that differs wherever an option does.
@@ -207,10 +214,13 @@ class Options:
     >>> Options(correlation=0.9).folder()
     'n5000_t5000_d100_k50_c10_r0.9_m1_s0'
     """
+    # The name of what was there before there were amplitudes stays.
+    is_whole = self.amplitude == 1
+    amplitude = '' if is_whole else f'_a{float(self.amplitude)!r}'
     return (
       f'n{self.num_examples}_t{self.num_test_examples}_d{self.num_inputs}'
       f'_k{self.num_classes}_c{self.num_groups}_r{float(self.correlation)!r}'
-      f'_m{self.nonlinearity}_s{self.seed}'
+      f'_m{self.nonlinearity}{amplitude}_s{self.seed}'
     )
 
   def groups(self) -> tuple[int, ...]:
@@ -230,5 +240,6 @@ def draw(options: Options) -> tuple[jax.Array, jax.Array]:
     num_groups=options.num_groups,
     correlation=options.correlation,
     nonlinearity=options.nonlinearity,
+    amplitude=options.amplitude,
   )
   return task.inputs, task.labels

@@ -35,13 +35,15 @@ def test_cosines_are_exact(correlation):
   np.testing.assert_allclose(embeddings @ embeddings.T, expected, atol=2e-6)
 
 
-@pytest.mark.parametrize('nonlinearity', [0, 1, 2])
-def test_labels_are_the_argmax(nonlinearity):
-  task = draw(nonlinearity=nonlinearity)
+@pytest.mark.parametrize(
+  'nonlinearity, amplitude', [(0, 1.0), (1, 1.0), (2, 1.0), (2, 0.3)]
+)
+def test_labels_are_the_argmax(nonlinearity, amplitude):
+  task = draw(nonlinearity=nonlinearity, amplitude=amplitude)
   u = np.asarray(task.inputs, np.float64) @ np.asarray(task.class_embeddings).T
   _, phase_key, _ = jax.random.split(jax.random.key(0), 3)
   phases = jax.random.uniform(phase_key, (nonlinearity,))
-  scores = u + sum(
+  scores = u + amplitude * sum(
     np.sin(m * u + 2 * np.pi * float(b)) for m, b in enumerate(phases, start=1)
   )
   ordered = np.sort(scores, axis=-1)
@@ -51,6 +53,13 @@ def test_labels_are_the_argmax(nonlinearity):
   np.testing.assert_array_equal(
     np.asarray(task.labels)[clear], scores.argmax(axis=-1)[clear]
   )
+
+
+def test_one_sine_leaves_the_task_linear():
+  """`u + a·sin(u + b)` never falls for a up to 1, so its argmax is that of u."""
+  linear, one, two = (draw(nonlinearity=m).labels for m in (0, 1, 2))
+  np.testing.assert_array_equal(linear, one)
+  assert np.mean(np.asarray(linear) != np.asarray(two)) > 0.2
 
 
 def test_inputs_are_standard_normal():
@@ -101,6 +110,7 @@ def test_eager_is_jit():
     ({'num_classes': 1, 'num_groups': 1}, 'num_classes=1'),
     ({'num_examples': 0}, 'num_examples=0'),
     ({'nonlinearity': -1}, 'nonlinearity=-1'),
+    ({'amplitude': -0.5}, 'amplitude=-0.5'),
   ],
 )
 def test_rejects(changes, message):
@@ -127,10 +137,11 @@ def test_every_option_has_its_own_folder():
     'num_groups': 5,
     'correlation': 0.25,
     'nonlinearity': 0,
+    'amplitude': 0.5,
     'seed': 1,
   }
   folders = {synthetic.Options(**{k: v}).folder() for k, v in changes.items()}
-  assert len(folders | {synthetic.Options().folder()}) == 9
+  assert len(folders | {synthetic.Options().folder()}) == 10
   assert synthetic.Options(correlation=1).folder() == (
     synthetic.Options(correlation=1.0).folder()
   )
