@@ -36,7 +36,7 @@ def test_cosines_are_exact(correlation):
 
 
 @pytest.mark.parametrize(
-  'nonlinearity, amplitude', [(0, 1.0), (1, 1.0), (2, 1.0), (2, 0.3)]
+  ('nonlinearity', 'amplitude'), [(0, 1.0), (1, 1.0), (2, 1.0), (2, 0.3)]
 )
 def test_labels_are_the_argmax(nonlinearity, amplitude):
   task = draw(nonlinearity=nonlinearity, amplitude=amplitude)
@@ -56,7 +56,7 @@ def test_labels_are_the_argmax(nonlinearity, amplitude):
 
 
 def test_one_sine_leaves_the_task_linear():
-  """`u + a·sin(u + b)` never falls for a up to 1, so its argmax is that of u."""
+  """`u + a·sin(u + b)` never falls for a up to 1: its argmax is that of u."""
   linear, one, two = (draw(nonlinearity=m).labels for m in (0, 1, 2))
   np.testing.assert_array_equal(linear, one)
   assert np.mean(np.asarray(linear) != np.asarray(two)) > 0.2
