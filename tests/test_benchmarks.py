@@ -62,6 +62,26 @@ def test_streaming_prints_its_table():
   assert all(row.count('|') == header.count('|') for row in rows)
 
 
+@pytest.mark.parametrize('flags', [['--alone'], []])
+def test_population_prints_its_tables(flags):
+  if not (flags or importlib.util.find_spec('torch')):
+    pytest.skip('needs PyTorch, of the extra bench')
+  done = run('population', '--quick', *flags)
+  assert done.returncode == 0, done.stderr
+  *tables, surroundings = done.stdout.split('\n\n')
+  titles = ('mlp-512 → mlp-64', '→ resnet8', 'kB a student')
+  for table, title in zip(tables, titles, strict=True):
+    header, _, *rows = table.splitlines()
+    assert title in header
+    assert len(rows) >= 2
+    assert all(row.count('|') == header.count('|') for row in rows)
+    assert 'nan' not in table
+    if 'difference' in header:  # between kdjax and PyTorch
+      gaps = [row.split('|')[-2].strip() for row in rows if 'PyTorch' in row]
+      assert all(float(gap) < 1e-5 for gap in gaps)
+  assert 'JAX' in surroundings
+
+
 def test_failures_are_recognised_and_remedied(tmp_path):
   done = run(
     'failures',

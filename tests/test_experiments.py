@@ -3,7 +3,8 @@
 Networks, method, optimiser and augmentation are as declared; epochs, batches
 and data are small. The CIFAR-100 files share one teacher a worker. Smaller
 ones stand in for the ResNets of ImageNet, which XLA compiles for minutes on a
-CPU; the declared ones are only built.
+CPU; the declared ones are only built. Studies run to their end, with what they
+set for `quick`.
 """
 
 import json
@@ -14,9 +15,13 @@ import numpy as np
 import pytest
 
 from kdjax import cli, data, methods, models
+from kdjax.study import __main__ as study
+from kdjax.study import arms, scenarios
 from kdjax.train import experiment, progress, task, teacher
 
 FILES = sorted((Path(__file__).parents[1] / 'experiments').glob('*.py'))
+STUDIES = [path for path in FILES if path.stem.startswith('study_')]
+RUNS = [path for path in FILES if path not in STUDIES]
 # Name of a data set: the shape of an example, and the classes.
 SHAPES = {
   'digits': ((8, 8, 1), 10),
@@ -65,7 +70,7 @@ def shrink(config, cache_dir):
     config.dataset.augment = 'crop_flip'  # images here are arrays
 
 
-def synthetic(name, *, exclude_classes):
+def synthetic(name, *, exclude_classes, num_examples=STEPS * BATCH_SIZE):
   """Two batches, and one example of each class that the student never sees."""
   shape, num_classes = SHAPES[name]
   rng = np.random.default_rng(0)
@@ -80,7 +85,7 @@ def synthetic(name, *, exclude_classes):
     )
     return data.Split(inputs, np.asarray(labels, np.int32))
 
-  train = [*np.resize(seen, STEPS * BATCH_SIZE), *exclude_classes]
+  train = [*np.resize(seen, num_examples), *exclude_classes]
   held_out = np.resize(range(num_classes), BATCH_SIZE)
   return data.Dataset(
     name=name,
@@ -101,7 +106,7 @@ def last_step(folder):
   return rows[-1]['step']
 
 
-@pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize('path', RUNS, ids=lambda path: path.stem)
 def test_two_steps_of_teacher_and_student(path, shared, tmp_path, monkeypatch):
   config = declared(path)
   name, excluded = config.dataset.name, config.dataset.exclude_classes
@@ -142,7 +147,8 @@ def test_the_declared_networks_are_there(path):
 @pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
 def test_the_docstring_states_the_command(path):
   docstring = path.read_text().split('"""')[1]
-  command = f'python -m kdjax.main --config=experiments/{path.name}'
+  name = 'study' if path in STUDIES else 'main'
+  command = f'python -m kdjax.{name} --config=experiments/{path.name}'
   assert command in [line.strip() for line in docstring.splitlines()]
 
 
@@ -165,3 +171,43 @@ def test_the_cifar_files_are_one_recipe(path):
   assert (config.num_epochs, config.batch_size) == (240, 64)
   written = path.stem.removeprefix('cifar100_')
   assert config.method.replace('_', '') == written
+
+
+@pytest.mark.parametrize('path', STUDIES, ids=lambda path: path.stem)
+def test_a_study_fits_its_data(path, monkeypatch):
+  config = declared(path)
+  name = config.dataset.name
+  dataset = synthetic(name, exclude_classes=(), num_examples=10000)
+  monkeypatch.setattr(experiment, 'load', lambda _: dataset)
+  compared = arms.of(config)
+  assert 'ce' in [arm.name for arm in compared]
+  for place in scenarios.of(config):
+    scenarios.check(place, compared)
+
+
+@pytest.mark.parametrize('path', STUDIES, ids=lambda path: path.stem)
+def test_a_quick_study_runs_to_its_end(path, tmp_path, monkeypatch, capsys):
+  load = data.load
+
+  def load_or_make_up(name, **options):
+    if name == 'synthetic_classes':
+      return load(name, **options)
+    return synthetic(name, exclude_classes=(), num_examples=1000)
+
+  monkeypatch.setattr(data, 'load', load_or_make_up)
+  argv = ['study', f'--config={path}', f'--workdir={tmp_path}']
+  monkeypatch.setattr(sys, 'argv', [*argv, '--config.quick=True'])
+  monkeypatch.delitem(sys.modules, 'config_config', raising=False)
+  study.main()
+  c = json.loads((tmp_path / 'config.json').read_text())['study']
+  students = c['num_trials'] * c['num_search_seeds'] + c['num_seeds']
+  num_rows = len(c['scenarios']) * len(c['arms'])
+  lines = (tmp_path / 'runs.jsonl').read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  assert len(rows) == num_rows * students
+  assert {row['diverged_at'] for row in rows} == {None}
+  table = (tmp_path / 'table.csv').read_text().splitlines()
+  assert len(table) == 1 + num_rows
+  assert '| ce |' in (tmp_path / 'table.md').read_text()
+  assert (tmp_path / 'figures/rescaling_factors.png').stat().st_size
+  assert str(tmp_path) in capsys.readouterr().out.splitlines()[-1]

@@ -289,3 +289,21 @@ def test_get_returns_the_row():
 def test_an_unknown_name_is_refused(name, hint):
   with pytest.raises(ValueError, match=f"unknown method '{name}'.*{hint}"):
     methods.get(name)
+
+
+class Noting:
+  """Settings that note which of their keys are read."""
+
+  def __init__(self):
+    self.read, self._settings = set(), settings()
+
+  def __getattr__(self, key):
+    self.read.add(key)
+    return self._settings[key]
+
+
+@pytest.mark.parametrize('name', methods.METHODS)
+def test_a_row_names_the_keys_that_its_loss_reads(name):
+  row, noting = methods.get(name), Noting()
+  row.loss(exchange(), noting)
+  assert sorted(row.reads) == sorted(noting.read)

@@ -1,0 +1,1 @@
+"""Studies: populations of students, tables, figures."""

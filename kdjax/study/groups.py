@@ -1,0 +1,130 @@
+"""Which students can be trained by one program: those of equal shapes."""
+
+import functools
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from kdjax import config as configuration
+from kdjax import methods
+from kdjax.study import family
+from kdjax.study.arms import Trial
+from kdjax.study.config import override
+
+# Numbers that one program takes as arrays; whatever else differs, splits.
+ARRAYS = frozenset(
+  {
+    'learning_rate',
+    'optimizer.weight_decay',
+    'weight',
+    'temperature',
+    'smoothing',
+    'topk',
+    'similarity_power',
+    'similarity_temperature',
+    'mix',
+    'target_weight',
+    'nontarget_weight',
+    'inter_weight',
+    'intra_weight',
+  }
+)
+# Those that `family.switches` has read already.
+_READ = ('weight', 'temperature', 'smoothing', 'topk', 'mix')
+
+
+class Group(NamedTuple):
+  """Students that differ in numbers alone.
+
+  Attributes:
+    config: what they share.
+    kind: names their loss.
+    loss: reads the varied numbers as settings.
+    needs_teacher: whether any of them does.
+    trials: `H` of them.
+    varied: `[H]` each, by dotted key.
+    unread: keys of `config` whose values do not matter.
+  """
+
+  config: ConfigDict
+  kind: str
+  loss: methods.Loss
+  needs_teacher: bool
+  trials: tuple[Trial, ...]
+  varied: dict[str, np.ndarray]
+  unread: frozenset[str]
+
+
+def split(
+  config: ConfigDict, trials: Sequence[Trial], *, num_classes: int
+) -> list[Group]:
+  """Returns the trials in as few groups as can be.
+
+  Args:
+    config: of the scenario.
+    trials: what to train.
+    num_classes: K.
+
+  Returns:
+    Groups; the trials of each are in their first order.
+  """
+  arrays = {'learning_rate'} | {
+    key for trial in trials for key in trial.overrides if key in ARRAYS
+  }
+  found: dict[str, list[Trial]] = {}
+  for trial in trials:
+    shared = _shared(config, trial, arrays)
+    key = json.dumps([_kind(trial), json.loads(shared.to_json())])
+    found.setdefault(key, []).append(trial)
+  return [
+    _group(config, tuple(members), arrays, num_classes)
+    for members in found.values()
+  ]
+
+
+def _kind(trial: Trial) -> str:
+  method = trial.arm.method
+  return 'family' if method in family.METHODS else method
+
+
+def _shared(config: ConfigDict, trial: Trial, arrays: set[str]) -> ConfigDict:
+  """The trial's configuration without what is varied."""
+  kept = {k: v for k, v in trial.overrides.items() if k not in arrays}
+  if _kind(trial) == 'family':
+    kept.pop('method')
+  return override(config, kept)
+
+
+def _group(
+  config: ConfigDict,
+  trials: tuple[Trial, ...],
+  arrays: set[str],
+  num_classes: int,
+) -> Group:
+  own = [override(config, trial.overrides) for trial in trials]
+  rows = [methods.get(c.method) for c in own]
+  kind, loss, unread = _kind(trials[0]), rows[0].loss, frozenset(arrays)
+  values: list[dict[str, Any]] = [{} for _ in trials]
+  if kind == 'family':
+    values = [family.switches(c, num_classes=num_classes) for c in own]
+    relates = any(v['sim_share'] or v['spreads_as_sim'] for v in values)
+    loss = functools.partial(family.loss, relates=relates)
+    kind, arrays = f'family, relates={relates}', arrays - set(_READ)
+    unread |= {*_READ, 'method'}
+  for value, c in zip(values, own, strict=True):
+    value |= {key: configuration.lookup(c, key) for key in arrays}
+  return Group(
+    config=_shared(config, trials[0], arrays),
+    kind=kind,
+    loss=loss,
+    needs_teacher=any(row.needs_teacher for row in rows),
+    trials=trials,
+    varied={
+      key: np.asarray([value[key] for value in values], np.float32)
+      for key in values[0]
+    },
+    unread=unread,
+  )
