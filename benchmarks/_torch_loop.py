@@ -110,10 +110,25 @@ class TorchLoop:
   """The training of `job.task.student`, in PyTorch."""
 
   def __init__(self, config, job, layout=torch.contiguous_format):
-    """Copies weights and data, images in this layout."""
-    self.config, self.layout = config, layout
-    self.student = self._network(job.initial)
+    """Copies weights and data, images in this layout.
+
+    The teacher answers in every step, unless the examples have its logits.
+    """
+    self.layout, self._initial = layout, job.initial
     self.teacher = self._network(job.teacher).eval()
+    self.restart(config)
+    inputs = np.asarray(job.task.normalise(job.examples.inputs))
+    if inputs.ndim == 4:
+      inputs = inputs.transpose(0, 3, 1, 2)
+    self.inputs = self._place(torch.tensor(inputs.copy()))
+    self.labels = torch.from_numpy(np.array(job.examples.labels)).long()
+    logits = job.examples.teacher_logits
+    self.logits = None if logits is None else torch.tensor(np.array(logits))
+
+  def restart(self, config):
+    """Begins anew from the same weights, with what `config` says."""
+    self.config = config
+    self.student = self._network(self._initial)
     weights = [p for p in self.student.parameters() if p.ndim > 1]
     others = [p for p in self.student.parameters() if p.ndim == 1]
     self.optimizer = torch.optim.SGD(
@@ -124,11 +139,6 @@ class TorchLoop:
       lr=config.learning_rate,
       momentum=config.optimizer.momentum,
     )
-    inputs = np.asarray(job.task.normalise(job.examples.inputs))
-    if inputs.ndim == 4:
-      inputs = inputs.transpose(0, 3, 1, 2)
-    self.inputs = self._place(torch.tensor(inputs.copy()))
-    self.labels = torch.from_numpy(np.array(job.examples.labels)).long()
 
   def _network(self, weights):
     kind = MLP if 'hidden' in weights.params else ResNet
@@ -144,12 +154,16 @@ class TorchLoop:
       return inputs
     return inputs.contiguous(memory_format=self.layout)
 
+  def _ask(self, inputs, rows):
+    return self.teacher(inputs) if self.logits is None else self.logits[rows]
+
   def step(self, rows):
     """Trains on the examples at `rows`; returns the loss."""
     c = self.config
     inputs, labels = self._place(self.inputs[rows]), self.labels[rows]
     with torch.no_grad():
-      target = functional.log_softmax(self.teacher(inputs) / c.temperature, -1)
+      answer = self._ask(inputs, rows)
+      target = functional.log_softmax(answer / c.temperature, -1)
     logits = self.student(inputs)
     divergence = functional.kl_div(
       functional.log_softmax(logits / c.temperature, -1),
@@ -178,6 +192,19 @@ class TorchLoop:
     total.item()
     return (time.perf_counter() - begin) / num_steps
 
+  def in_turn(self, configs):
+    """Returns a function: seconds a step, over so many of each in turn."""
+
+    def measure(num_steps):
+      seconds = 0.0
+      for config in configs:
+        self.restart(config)
+        self.measure(1)  # makes what is there from the first step on
+        seconds += self.measure(num_steps)
+      return seconds / len(configs)
+
+    return measure
+
   def difference(self, params):
     """Returns the largest one to the parameters of the same Flax network."""
     ours = state_dict(params)
@@ -186,3 +213,25 @@ class TorchLoop:
       for name, parameter in self.student.named_parameters()
     ]
     return max(gaps)
+
+
+def variants(config, job):
+  """Returns loops by name: the usual one, and one that is faster.
+
+  Args:
+    config: of the training.
+    job: what `_timing.prepare` returns.
+
+  Returns:
+    The teacher answers in every step of the first. The second has its logits
+    where the job has them, else another layout.
+  """
+  always = job._replace(examples=job.examples._replace(teacher_logits=None))
+  usual = 'PyTorch, teacher in every step'
+  loops = {usual: TorchLoop(config, always)}
+  if job.examples.teacher_logits is not None:
+    loops["PyTorch, teacher's logits from before"] = TorchLoop(config, job)
+  else:
+    loop = TorchLoop(config, always, torch.channels_last)
+    loops[f'{usual}, channels last'] = loop
+  return loops

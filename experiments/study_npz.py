@@ -1,10 +1,10 @@
 """Your own data, a folder of `.npz`: which part of KD works for them?
 
-  python -m kdjax.study --config=experiments/study_npz.py --config.dataset.data_dir=FOLDER
+  python -m kdjax.study --config=experiments/study_npz.py
 
-docs/study.md says what the folder holds. Copy this file, and set networks,
-epochs and ranges that suit your data: these are for some hundred small vectors,
-with which it takes a minute on 2 CPU cores.
+with --config.dataset.data_dir=FOLDER; docs/study.md says what it holds. Copy
+this file, and set networks, epochs and ranges that suit your data: these are
+for some hundred small vectors, with which it takes a minute on 2 CPU cores.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,12 @@
 """Synthetic classes: what part of KD helps, as classes become alike.
 
-python -m kdjax.study --config=experiments/study_synthetic.py
+  python -m kdjax.study --config=experiments/study_synthetic.py
+
+The teacher learns from 25,000 examples, a student from 5,000 of them. 1,600
+students, 14 minutes on 2 CPU cores with other work on them. Results, in
+docs/studies/synthetic.md: at r = 0 and M = 1 KD-pt gains 7.2 points over
+cross-entropy, KD 22.5; at r = 0.9 KD-pt 0.6, KD-pt+sim (conditional) 2.7, KD
+22.0.
 """
 
 from ml_collections import ConfigDict

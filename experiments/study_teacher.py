@@ -4,6 +4,11 @@
 
 From one teacher three things are varied, one at a time: its width, the label
 smoothing that it is trained with (0 is plain cross-entropy), and how long.
+
+1,020 students, 9 minutes on 2 CPU cores with other work on them. Results, in
+docs/studies/teacher.md: label smoothing of 0.3 costs the teacher 3.7 points and
+its KD student 5.3; a teacher of 50.9 %, far below the student's own 62.5 %,
+still adds 4.0.
 """
 
 from ml_collections import ConfigDict

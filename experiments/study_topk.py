@@ -1,6 +1,10 @@
 """Synthetic classes: of how many classes should the teacher speak?
 
-python -m kdjax.study --config=experiments/study_topk.py
+  python -m kdjax.study --config=experiments/study_topk.py
+
+420 students, 3 minutes on 2 CPU cores with other work on them. Results, in
+docs/studies/topk.md: accuracy rises until k = 5 to 10 of 50 classes, where it
+is 0.3 to 0.5 points above that of all 50.
 """
 
 from ml_collections import ConfigDict

@@ -23,6 +23,7 @@ def get_config():
   config.topk = 2
   config.study.arms = ('ce', 'kd_topk topk=3')
   config.study.search.learning_rate = (0.05, 1.0)
+  config.study.search.optimizer.weight_decay = (1e-3, 1e-1)
   config.study.num_trials = 2
   config.study.num_search_seeds = 2
   config.study.num_seeds = 2

@@ -73,7 +73,7 @@ def test_population_prints_its_tables(flags):
   for table, title in zip(tables, titles, strict=True):
     header, _, *rows = table.splitlines()
     assert title in header
-    assert len(rows) >= 2
+    assert len(rows) >= 1
     assert all(row.count('|') == header.count('|') for row in rows)
     assert 'nan' not in table
     if 'difference' in header:  # between kdjax and PyTorch

@@ -16,13 +16,15 @@ import pytest
 from kdjax import cli, models
 from kdjax import config as configuration
 from kdjax.analysis import signal, thresholds
+from kdjax.study import config as study_configuration
 from kdjax.train import peers, watchdog, workdirs
 
 ROOT = Path(__file__).parents[1]
 FAULTS = (ROOT / 'docs/faults.md').read_text()
 SCALE = (ROOT / 'docs/scale.md').read_text()
 DIAGNOSIS = (ROOT / 'docs/diagnosis.md').read_text()
-DOCUMENTS = [*ROOT.glob('*.md'), *ROOT.glob('docs/*.md')]
+DOCUMENTS = [*ROOT.glob('*.md'), *ROOT.glob('docs/**/*.md')]
+STUDY = (ROOT / 'docs/study.md').read_text()
 LARGE = ('resnet50', 'resnet152')
 
 
@@ -106,7 +108,8 @@ def test_what_is_linked_is_there(path):
 
 @pytest.mark.parametrize('path', DOCUMENTS, ids=lambda path: path.name)
 def test_keys_that_are_named_exist(path):
-  known = configuration.keys(configuration.default())
+  known = configuration.keys(study_configuration.default())
+  known += ['config.study.search']
   files = {'config.json', 'config.py'}
   named = set(re.findall(r'(?<![\w/.])config(?:\.[a-z_]+)+', path.read_text()))
   assert named - files <= set(known)
@@ -122,12 +125,23 @@ def test_environment_variables_that_are_named_are_read(text):
 
 def _commands(text):
   """The arguments of every run that a document shows."""
-  found = re.findall(r'python -m kdjax\.main (.*)', text)
+  found = re.findall(r'python -m kdjax\.(?:main|study) (.*)', text)
   # One is quoted as a whole, and ends with the quote.
   return [x.removesuffix("'") if x.count("'") % 2 else x for x in found]
 
 
-@pytest.mark.parametrize('arguments', _commands(SCALE))
+@pytest.mark.parametrize(
+  'arguments',
+  [
+    *_commands(SCALE),
+    *_commands(STUDY),
+    *(
+      command
+      for path in ROOT.glob('docs/studies/*.md')
+      for command in _commands(path.read_text())
+    ),
+  ],
+)
 def test_commands_are_understood(arguments, monkeypatch):
   argv = ['main', *shlex.split(arguments)]
   monkeypatch.chdir(ROOT)

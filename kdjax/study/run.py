@@ -102,6 +102,8 @@ class _Study:
     self._mesh = scene.make_mesh()
     self._trainer = Trainer(self._mesh, session.watchdog)
     c = config.study
+    pairs = c.when_quick if config.quick else ()
+    self._quick = {k: v for k, v in pairs if not k.startswith('study.')}
     fresh = config.seed + c.num_search_seeds
     self._seeds = {
       'search': range(config.seed, fresh),
@@ -154,7 +156,7 @@ class _Study:
     left = records.missing(rows, trials, seeds)
     if not left:
       return
-    where, teacher_scores, content = stage()
+    where, sets, teacher_scores, content = stage()
     first = len(self.records.rows)
     new = 0.0
     where_text = summary.describe(place.name, summary.short_keys(place.name))
@@ -177,7 +179,7 @@ class _Study:
             outcome,
             phase=phase,
             scenario=place.name,
-            sets=place.sets,
+            sets=sets,
             content=content,
             teacher=teacher_scores,
           )
@@ -188,30 +190,34 @@ class _Study:
     """Loads the data, and obtains the teacher if any arm needs one."""
     with self._session.watchdog.paused():
       dataset = experiment.load(place.config)
-    mentor = None
+    mentor, sets = None, self._quick | place.sets
     if any(methods.get(arm.method).needs_teacher for arm in self._arms):
-      mentor = self._teacher(place.config, dataset)
+      mentor, folder = self._teacher(place.config, dataset)
+      # A trial may set what its teacher was not trained with: weight decay.
+      sets = sets | {'teacher.checkpoint': str(folder)}
     with self._session.watchdog.paused():
       where = scene.make(place.config, dataset, mentor, self._mesh)
       scores = mentor and scene.teacher_scores(where, self._mesh)
-    return _Stage(where, scores, _content(dataset))
+    return _Stage(where, sets, scores, _content(dataset))
 
-  def _teacher(self, config: ConfigDict, dataset: data.Dataset) -> Network:
-    """Scenarios with the same teacher share it."""
+  def _teacher(
+    self, config: ConfigDict, dataset: data.Dataset
+  ) -> tuple[Network, Path]:
+    """The teacher and its folder; scenarios with the same one share it."""
     config = of_run(config)
     name = teacher.fingerprint(teacher.config_of(config), dataset)
-    return teacher.obtain(
-      config,
-      dataset,
-      workdir=self._workdir / 'teachers' / name,
-      session=self._session,
+    folder = self._workdir / 'teachers' / name
+    network = teacher.obtain(
+      config, dataset, workdir=folder, session=self._session
     )
+    return network, Path(config.teacher.checkpoint or folder / 'teacher')
 
 
 class _Stage(NamedTuple):
-  """A scenario with its data and its teacher."""
+  """A scenario with its data, its teacher, and what a single run needs."""
 
   where: Scene
+  sets: dict[str, Any]
   teacher_scores: dict[str, Any] | None
   content: str
 

@@ -9,7 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from kdjax import checks, data, methods
-from kdjax.config import lookup
+from kdjax.config import lookup, of_run
 from kdjax.study import arms, scene
 from kdjax.study import config as configuration
 from kdjax.study.arms import Arm
@@ -86,7 +86,7 @@ def check(place: Scenario, compared: Sequence[Arm]) -> data.Dataset:
   for arm in compared:
     # The trials of an arm differ in numbers alone, whose ranges are checked.
     trial = arms.trials(place.config, arm)[0]
-    own = configuration.override(place.config, trial.overrides)
+    own = of_run(configuration.override(place.config, trial.overrides))
     transfer = experiment.transfer_set(own, dataset)
     transfer = dataclasses.replace(dataset, train=transfer)
     experiment.check(own, dataset, transfer, one)

@@ -5,6 +5,7 @@ import types
 
 import numpy as np
 import pytest
+from students import SEEDS, assert_same, changed
 
 from kdjax import data
 from kdjax.study import arms, groups, memory, scene
@@ -12,16 +13,10 @@ from kdjax.study.config import override
 from kdjax.study.crews import Crews
 from kdjax.study.members import Stream
 
-SEEDS = (0, 3)
-
 
 def group_of(where, trials):
   (group,) = groups.split(where.config, trials, num_classes=5)
   return group
-
-
-def changed(where, values):
-  return where._replace(config=override(where.config, values))
 
 
 @pytest.fixture
@@ -128,10 +123,7 @@ def test_a_second_scenario_compiles_nothing(
   assert (len(crews._programs), len(crews._compiled)) == before
   (trial,) = (t for t in family_trials if t.arm.name == 'kd_pt')
   alone = other.alone(place.config, trial, 0)
-  found = students['kd_pt', trial.index, 0].state.params
-  np.testing.assert_allclose(
-    found['head']['kernel'], alone.params['head']['kernel'], atol=1e-5
-  )
+  assert_same(students['kd_pt', trial.index, 0].state, alone)
 
 
 @pytest.mark.parametrize('mode', ['vmap', 'scan', 'auto'])

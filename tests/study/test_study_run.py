@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -106,7 +107,7 @@ def same_students(folder, other):
     sorted(small_study.read(x), key=json.dumps) for x in (folder, other)
   )
   for row in found + expected:
-    del row['wall_seconds']
+    del row['wall_seconds'], row['config']['teacher.checkpoint']
   assert jax.tree.structure(found) == jax.tree.structure(expected)
   for x, y in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
     is_real = isinstance(y, float)
@@ -148,6 +149,8 @@ def test_there_is_a_line_for_every_student(workdir):
 def test_the_lines_are_as_documented(workdir):
   for row in small_study.read(workdir):
     assert {key: type(value) for key, value in row.items()} == KEYS
+    folder = Path(row['config'].pop('teacher.checkpoint'))
+    assert folder.parents[1] == workdir / 'teachers'
     assert row['config'] == {
       **row['scenario'],
       'student.widths': [5],
@@ -162,7 +165,10 @@ def test_the_lines_are_as_documented(workdir):
       'num_params',
     }
     own = {'weight', 'temperature'} if row['method'] == 'kd_topk' else set()
-    assert set(row['settings']) == {'learning_rate'} | own
+    assert set(row['settings']) == own | {
+      'learning_rate',
+      'optimizer.weight_decay',
+    }
     assert row['num_params'] == 12 * 5 + 5 + 5 * 6 + 6
 
 
@@ -286,20 +292,24 @@ def test_nothing_of_test_decides_what_is_selected(
   ]
 
 
+def alone(row, folder, line, monkeypatch):
+  """Trains the student of a record by the other command; its results."""
+  path = small_study.write(folder / 'small.py', line)
+  flags = [f'--config.{key}={value}' for key, value in row['config'].items()]
+  argv = ['main', f'--config={path}', f'--workdir={folder / "alone"}', *flags]
+  monkeypatch.setattr(sys, 'argv', argv)
+  monkeypatch.delitem(sys.modules, 'config_config', raising=False)
+  main.main()
+  return json.loads((folder / 'alone/results.json').read_text())
+
+
 @pytest.mark.parametrize('arm', ARMS)
 def test_the_config_of_a_line_trains_the_same_student(
   arm, workdir, tmp_path, monkeypatch
 ):
-  row = [r for r in of(small_study.read(workdir), 'final') if r['arm'] == arm][
-    -1
-  ]
-  path = small_study.write(tmp_path / 'small.py', SCENARIOS)
-  flags = [f'--config.{key}={value}' for key, value in row['config'].items()]
-  argv = ['main', f'--config={path}', f'--workdir={tmp_path / "run"}', *flags]
-  monkeypatch.setattr(sys, 'argv', argv)
-  monkeypatch.delitem(sys.modules, 'config_config', raising=False)
-  main.main()
-  results = json.loads((tmp_path / 'run/results.json').read_text())
+  final = of(small_study.read(workdir), 'final')
+  row = [row for row in final if row['arm'] == arm][-1]
+  results = alone(row, tmp_path, SCENARIOS, monkeypatch)
   metrics, student = row['metrics'], results['student']
   for key in ('dev_accuracy', 'test_accuracy'):
     assert student[key] == metrics[key]
@@ -417,6 +427,19 @@ def test_without_a_teacher_none_is_trained(tmp_path):
   assert {r['teacher'] for r in small_study.read(tmp_path / 'run')} == {None}
 
 
+def test_a_teacher_that_is_given_is_taken(workdir, tmp_path):
+  row = small_study.read(workdir)[0]
+  config = config_of(tmp_path)
+  config.dataset.options.correlation = 0.0
+  config.teacher.checkpoint = row['config']['teacher.checkpoint']
+  carry_out(config, tmp_path / 'run')
+  found = small_study.read(tmp_path / 'run')
+  assert not (tmp_path / 'run/teachers').exists()
+  for other in found:
+    assert other['teacher'] == row['teacher']
+    assert other['config']['teacher.checkpoint'] == config.teacher.checkpoint
+
+
 def test_scenarios_with_the_same_teacher_share_it(tmp_path):
   line = "config.study.scenarios = ((), (('dataset.num_labels', 50),))"
   carry_out(config_of(tmp_path, line), tmp_path / 'run')
@@ -443,7 +466,7 @@ def test_a_study_whose_students_all_diverge_ends(tmp_path):
   assert '† Diverged' in (tmp_path / 'run/table.md').read_text()
 
 
-def test_quick_is_another_study(workdir, config, tmp_path):
+def test_quick_is_another_study(config, tmp_path, monkeypatch):
   config.quick = True
   rows = carry_out(config, tmp_path / 'run')
   assert [row.test.count for row in rows] == [1] * 4
@@ -451,6 +474,9 @@ def test_quick_is_another_study(workdir, config, tmp_path):
   assert len(found) == 2 * len(ARMS) * (1 * NUM_SEARCH_SEEDS + 1)
   saved = json.loads((tmp_path / 'run/config.json').read_text())
   assert (saved['quick'], saved['num_epochs']) == (True, 1)
+  student = alone(found[-1], tmp_path, SCENARIOS, monkeypatch)['student']
+  assert student['dev_accuracy'] == found[-1]['metrics']['dev_accuracy']
+  assert student['best']['step'] == 6
   config.quick = False
   with pytest.raises(ValueError, match='another config') as error:
     carry_out(config, tmp_path / 'run')
