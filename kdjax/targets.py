@@ -20,6 +20,9 @@ from kdjax.checks import (
   typed,
 )
 
+# Up to so many classes, comparing all pairs is faster than sorting.
+_FEW = 256
+
 
 @typed
 def label_smoothing(
@@ -279,8 +282,16 @@ def rank(values: Float[Array, '... K']) -> Integer[jax.Array, '... K']:
   >>> print(rank(jnp.array([0.1, 0.6, 0.3])))
   [2 0 1]
   """
-  order = jnp.argsort(-jnp.asarray(values), axis=-1, stable=True)
-  return jnp.argsort(order, axis=-1)  # a permutation, so this is its inverse
+  values = jnp.asarray(values)
+  num_classes = values.shape[-1]
+  if num_classes > _FEW:
+    order = jnp.argsort(-values, axis=-1, stable=True)
+    return jnp.argsort(order, axis=-1)  # a permutation, so this inverts it
+  mine, other = values[..., :, None], values[..., None, :]
+  classes = jnp.broadcast_to(jnp.arange(num_classes), values.shape)
+  is_lower = classes[..., None, :] < classes[..., :, None]
+  ahead = (other > mine) | ((other == mine) & is_lower)
+  return jnp.sum(ahead, axis=-1)
 
 
 def keep(

@@ -28,9 +28,8 @@ def get_config():
   config.study.num_search_seeds = 2
   config.study.num_seeds = 2
   config.study.when_quick = (
-    ('num_epochs', 1),
-    ('study.num_trials', 1),
-    ('study.num_seeds', 1),
+    ('eval_every_epochs', 3),
+    ('study.scenarios', ((),)),
   )
   {line}
   return config

@@ -207,10 +207,12 @@ class Program:
 
     def one(before: State, varied: Varied) -> State:
       own = self._task_of(varied)
-      after, _ = step.update(own, before, teacher, ready, dropout_key)
       # A student whose update was not finite stays as it was before it.
       going = before.step == at
-      return jax.tree.map(lambda a, b: jnp.where(going, a, b), after, before)
+      after, _ = step.update(
+        own, before, teacher, ready, dropout_key, going=going
+      )
+      return after
 
     return self._over(one)(states, varied)
 

@@ -55,6 +55,8 @@ def update(
   teacher: Weights | None,
   examples: Examples,
   key: jax.Array,
+  *,
+  going: jax.Array | bool = True,
 ) -> tuple[State, dict[str, jax.Array]]:
   """Updates the student once from examples that are ready for the networks.
 
@@ -64,6 +66,7 @@ def update(
     teacher: the frozen teacher, or None for a method without one.
     examples: `B` of them.
     key: of the dropout.
+    going: scalar; where it is False no update is made.
 
   Returns:
     As `train_step`.
@@ -71,7 +74,7 @@ def update(
   mean = _mean_over_parts if task.parts > 1 else _mean_over_batch
   loss, accuracy, rest, gradient = mean(task, state, teacher, examples, key)
   norm = optax.tree.norm(gradient)
-  finite = jnp.isfinite(loss) & jnp.isfinite(norm) & _all_finite(rest)
+  finite = jnp.isfinite(loss) & jnp.isfinite(norm) & _all_finite(rest) & going
 
   def keep() -> State:
     step = state.step + task.skip_nonfinite

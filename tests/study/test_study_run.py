@@ -356,8 +356,7 @@ def test_other_means_go_on_with_a_study(workdir, config, partial):
   folder = partial(14)
   config.study.max_settings = 2
   config.study.memory_fraction = 0.5
-  config.study.over_members = 'scan'
-  config.eval_batch_size = 7
+  config.study.over_members = 'vmap'
   carry_out(config, folder)
   assert small_study.lines(folder)[:14] == small_study.lines(workdir)[:14]
   same_students(folder, workdir)
@@ -407,24 +406,20 @@ def own_data(folder, seed):
 
 
 def test_other_data_of_the_same_name_are_refused(tmp_path):
-  line = "config.study.arms, config.dataset.name = ('ce',), 'npz'"
+  """And a study without methods that need a teacher trains none."""
+  line = "config.study.arms, config.dataset.name = ('ce', 'ls'), 'npz'"
   config = config_of(tmp_path, line)
   config.dataset.data_dir = str(tmp_path / 'data')
+  config.teacher.name = 'resnet56'  # which these data do not fit
   own_data(tmp_path / 'data', seed=0)
   carry_out(config, tmp_path / 'run')
   before = small_study.lines(tmp_path / 'run')
+  assert not (tmp_path / 'run/teachers').exists()
+  assert {json.loads(line)['teacher'] for line in before} == {None}
   own_data(tmp_path / 'data', seed=1)
   with pytest.raises(ValueError, match="content of 'npz' has changed"):
     carry_out(config, tmp_path / 'run')
   assert small_study.lines(tmp_path / 'run') == before
-
-
-def test_without_a_teacher_none_is_trained(tmp_path):
-  config = config_of(tmp_path, "config.study.arms = ('ce', 'ls')")
-  config.teacher.name = 'resnet56'  # which vectors do not fit
-  carry_out(config, tmp_path / 'run')
-  assert not (tmp_path / 'run/teachers').exists()
-  assert {r['teacher'] for r in small_study.read(tmp_path / 'run')} == {None}
 
 
 def test_a_teacher_that_is_given_is_taken(workdir, tmp_path):
@@ -441,7 +436,7 @@ def test_a_teacher_that_is_given_is_taken(workdir, tmp_path):
 
 
 def test_scenarios_with_the_same_teacher_share_it(tmp_path):
-  line = "config.study.scenarios = ((), (('dataset.num_labels', 50),))"
+  line = "config.study.scenarios = ((), (('dataset.num_labels', 60),))"
   carry_out(config_of(tmp_path, line), tmp_path / 'run')
   assert len(list((tmp_path / 'run/teachers').iterdir())) == 1
 
@@ -469,15 +464,15 @@ def test_a_study_whose_students_all_diverge_ends(tmp_path):
 def test_quick_is_another_study(config, tmp_path, monkeypatch):
   config.quick = True
   rows = carry_out(config, tmp_path / 'run')
-  assert [row.test.count for row in rows] == [1] * 4
-  found = small_study.read(tmp_path / 'run')
-  assert len(found) == 2 * len(ARMS) * (1 * NUM_SEARCH_SEEDS + 1)
+  assert [row.arm for row in rows] == list(ARMS)
   saved = json.loads((tmp_path / 'run/config.json').read_text())
-  assert (saved['quick'], saved['num_epochs']) == (True, 1)
-  student = alone(found[-1], tmp_path, SCENARIOS, monkeypatch)['student']
-  assert student['dev_accuracy'] == found[-1]['metrics']['dev_accuracy']
-  assert student['best']['step'] == 6
+  assert (saved['quick'], saved['eval_every_epochs']) == (True, 3)
+  assert saved['study']['scenarios'] == [[]]
   config.quick = False
   with pytest.raises(ValueError, match='another config') as error:
     carry_out(config, tmp_path / 'run')
-  assert 'quick, study.num_seeds, study.num_trials' in str(error.value)
+  assert 'eval_every_epochs, quick, study.scenarios' in str(error.value)
+  last = small_study.read(tmp_path / 'run')[-1]
+  student = alone(last, tmp_path, SCENARIOS, monkeypatch)['student']
+  assert student['dev_accuracy'] == last['metrics']['dev_accuracy']
+  assert student['best']['step'] == 18  # where alone quick evaluates
