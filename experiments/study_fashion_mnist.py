@@ -2,7 +2,8 @@
 
   python -m kdjax.study --config=experiments/study_fashion_mnist.py
 
-Data: `python -m kdjax.prepare --dataset=fashion_mnist` first. 400 students, 9 minutes on 2 CPU cores with other work on them. Results, in
+Data: `python -m kdjax.prepare --dataset=fashion_mnist` first. 400 students,
+9 minutes on 2 CPU cores with other work on them. Results, in
 docs/studies/fashion_mnist.md: with 1,000 labels KD gains 2.2 points over
 cross-entropy, with all 54,000 nothing does.
 """
