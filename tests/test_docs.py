@@ -16,6 +16,7 @@ import pytest
 from kdjax import cli, models
 from kdjax import config as configuration
 from kdjax.analysis import signal, thresholds
+from kdjax.study import __main__ as study
 from kdjax.study import config as study_configuration
 from kdjax.train import peers, watchdog, workdirs
 
@@ -149,6 +150,19 @@ def test_commands_are_understood(arguments, monkeypatch):
   monkeypatch.delitem(sys.modules, 'config_config', raising=False)
   config, _ = cli.parse_config(argv, '')
   configuration.validate(config)
+
+
+def test_a_folder_of_your_own_is_studied(tmp_path, monkeypatch):
+  (code,) = re.findall(r'```python\n(.*?)```', STUDY, re.DOTALL)
+  (command,) = (line for line in _commands(STUDY) if 'data_dir' in line)
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'experiments').symlink_to(ROOT / 'experiments')
+  exec(code, {})
+  argv = ['study', *shlex.split(command), '--config.quick=True']
+  monkeypatch.setattr(sys, 'argv', [*argv, '--config.teacher.cache_dir=off'])
+  monkeypatch.delitem(sys.modules, 'config_config', raising=False)
+  study.main()
+  assert '| kd |' in (tmp_path / 'runs/study_npz/table.md').read_text()
 
 
 def test_the_keys_that_may_change_are_all_named():
