@@ -6,8 +6,8 @@ Data: `python -m kdjax.prepare --dataset=fashion_mnist` first. The teacher
 learns from all 54,000 training images, the student from 1,000 of them. 20 s on
 2 CPU cores, of which 15 train the teacher, once. Test accuracy after the last
 step, mean ± standard deviation over seeds 0 to 4, by
-`python benchmarks/seeds.py --config=experiments/fashion_mnist_scarce_kd.py`, and
-with `--config.method=ce`: KD 82.70 ± 0.12 %, cross-entropy 79.89 ± 0.56 %,
+`python benchmarks/seeds.py --config=experiments/fashion_mnist_scarce_kd.py`,
+and with `--config.method=ce`: KD 82.70 ± 0.12 %, cross-entropy 79.89 ± 0.56 %,
 teacher 89.76 %. docs/studies/fashion_mnist.md compares all methods.
 """
 
