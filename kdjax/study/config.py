@@ -77,6 +77,11 @@ def validate(config: ConfigDict) -> None:
     config: a configuration with the keys of `default()`.
   """
   configuration.validate(config)
+  if config.nonfinite != 'stop':
+    raise ValueError(
+      f'config.nonfinite={config.nonfinite!r}: in a study a student stops at an '
+      f"update that is not finite, allowed is 'stop'"
+    )
   c = config.study
   for key in ('num_trials', 'num_search_seeds', 'num_seeds'):
     _require(key, c[key], c[key] >= 1, '1, 2, 3, …')

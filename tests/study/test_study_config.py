@@ -175,3 +175,9 @@ def test_the_studies_that_come_with_it_are_valid(path):
   config.quick = True
   assert study.quick(config) != config
   study.validate(study.quick(config))
+
+
+def test_a_study_does_not_skip_updates():
+  skipping = study.override(study.default(), {'nonfinite': 'skip'})
+  with pytest.raises(ValueError, match=r"nonfinite='skip': in a study"):
+    study.validate(skipping)
