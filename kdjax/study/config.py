@@ -79,8 +79,8 @@ def validate(config: ConfigDict) -> None:
   configuration.validate(config)
   if config.nonfinite != 'stop':
     raise ValueError(
-      f'config.nonfinite={config.nonfinite!r}: in a study a student stops at an '
-      f"update that is not finite, allowed is 'stop'"
+      f'config.nonfinite={config.nonfinite!r}: in a study a student stops at '
+      f"an update that is not finite, allowed is 'stop'"
     )
   c = config.study
   for key in ('num_trials', 'num_search_seeds', 'num_seeds'):
