@@ -97,7 +97,8 @@ def training_loop(job):
 
   def measure(num_steps):
     start = state.Snapshot(
-      jax.tree.map(jnp.copy, job.initial), step.zero_sums()
+      jax.tree.map(jnp.copy, job.initial),
+      step.zero_sums(job.task.lesson.plan),
     )
     fixed = job.teacher, job.examples, order, job.key
     stop = jax.device_put(np.int32(num_steps))

@@ -122,8 +122,8 @@ class TorchLoop:
       inputs = inputs.transpose(0, 3, 1, 2)
     self.inputs = self._place(torch.tensor(inputs.copy()))
     self.labels = torch.from_numpy(np.array(job.examples.labels)).long()
-    logits = job.examples.teacher_logits
-    self.logits = None if logits is None else torch.tensor(np.array(logits))
+    said = job.examples.teacher
+    self.logits = None if said is None else torch.tensor(np.array(said.logits))
 
   def restart(self, config):
     """Begins anew from the same weights, with what `config` says."""
@@ -226,10 +226,10 @@ def variants(config, job):
     The teacher answers in every step of the first. The second has its logits
     where the job has them, else another layout.
   """
-  always = job._replace(examples=job.examples._replace(teacher_logits=None))
+  always = job._replace(examples=job.examples._replace(teacher=None))
   usual = 'PyTorch, teacher in every step'
   loops = {usual: TorchLoop(config, always)}
-  if job.examples.teacher_logits is not None:
+  if job.examples.teacher is not None:
     loops["PyTorch, teacher's logits from before"] = TorchLoop(config, job)
   else:
     loop = TorchLoop(config, always, torch.channels_last)

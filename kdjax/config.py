@@ -48,6 +48,43 @@ def default() -> ConfigDict:
       'inter_weight': 2.0,  # dist: of the relation between classes
       'intra_weight': 2.0,  # dist: of the relation within a class
       'loss_warmup_epochs': 20,  # dkd: its terms ramp up over these
+      # --- terms of kdjax.terms.TERMS, which are added to a method's loss
+      # Further ones beside the method's own, such as ('kd', 'crd').
+      'also': (),
+      # Of each: its weight (the published one); the epochs over which it ramps
+      # up; the pairs (student's feature, teacher's) that it compares, by name
+      # or by a module's path such as 'stage2/block1', () being the published
+      # ones; and a 'projector' of the student's feature, 'identity', 'conv',
+      # 'linear' or 'mlp', that is trained beside it.
+      'terms': {
+        'kd': {'weight': 0.9, 'warmup_epochs': 0},
+        'dkd': {'weight': 1.0, 'warmup_epochs': 20},
+        'dist': {'weight': 1.0, 'warmup_epochs': 0},
+        'hint': {**_term(100.0), 'projector': 'conv'},
+        'at': _term(1000.0),
+        'nst': _term(50.0),
+        'vid': _term(1.0),
+        'cosine': {**_term(1.0), 'projector': 'linear'},
+        'l2': {**_term(1.0), 'projector': 'linear'},
+        'rkd_distance': _term(25.0),
+        'rkd_angle': _term(50.0),
+        'sp': _term(3000.0),
+        'pkt': _term(30000.0),
+        'cc': {**_term(0.02), 'dim': 128},  # dim: of the common space
+        'crd': {
+          **_term(0.8),
+          'dim': 128,
+          'temperature': 0.07,
+          'num_negatives': 16384,  # of another class, for each example
+          'momentum': 0.5,  # of the memory
+        },
+        'irg': _term(1.0),
+        'attention_relation': {
+          **_term(1.0),
+          'temperature': 0.1,
+          'num_heads': 1,
+        },
+      },
       # --- optimisation; all but the rate holds for the teacher, too
       'learning_rate': 0.05,  # peak
       'optimizer': {
@@ -114,8 +151,18 @@ def default() -> ConfigDict:
         # Finished teachers, by a hash of what determines them, for every
         # later run; '': the user's cache folder, 'off': none.
         'cache_dir': '',
-        # Without augmentation its logits are computed once, not every step.
+        # Without augmentation its logits are computed once, not every step;
+        # the features that terms compare, too, up to so many megabytes.
         'precompute_logits': True,
+        'precompute_megabytes': 1024,
+        # Several teachers: so many of this network, with seeds from `seed` on,
+        # and the folders of others, of any network, trained on the same data.
+        'num_seeds': 1,
+        'others': (),
+        # What of several is averaged: 'logits', 'probs' (at T) or 'losses'.
+        'average': 'probs',
+        'shares': (),  # of each in the average; (): equal
+        'features_from': 0,  # whose features and last layer are compared
       },
       'baseline': False,  # also train the student by plain cross-entropy
       # --- running
@@ -140,6 +187,10 @@ def default() -> ConfigDict:
     }
   )
   return config.lock()  # a mistyped key is an error
+
+
+def _term(weight: float) -> dict[str, Any]:
+  return {'weight': weight, 'warmup_epochs': 0, 'pairs': ()}
 
 
 def validate(config: ConfigDict) -> None:
@@ -170,6 +221,8 @@ def validate(config: ConfigDict) -> None:
     lambda v: all(isinstance(e, (int, float)) and e > 0 for e in v),
     'numbers above 0',
   )
+  _validate_terms(config)
+  _validate_teachers(config)
   _require(
     config,
     'split_networks',
@@ -183,6 +236,60 @@ def validate(config: ConfigDict) -> None:
       lambda v, allowed=allowed: v in allowed,
       'one of ' + ', '.join(map(repr, allowed)),
     )
+
+
+def _validate_terms(config: ConfigDict) -> None:
+  """Every block has some of the same keys."""
+  checks = {
+    'weight': (lambda v: 0 <= v < float('inf'), '0 or more'),
+    'warmup_epochs': (lambda v: 0 <= v < float('inf'), '0 or more'),
+    'pairs': (_are_pairs, "pairs of names, (('stage2', 'stage3'),)"),
+    'projector': (
+      lambda v: v in ('identity', 'conv', 'linear', 'mlp'),
+      "one of 'identity', 'conv', 'linear', 'mlp'",
+    ),
+    'temperature': (lambda v: 0 < v < float('inf'), 'a number above 0'),
+    'momentum': (lambda v: 0 <= v < 1, 'a number in [0, 1)'),
+    **{
+      key: (lambda v: v >= 1, '1, 2, 3, …')
+      for key in ('dim', 'num_negatives', 'num_heads')
+    },
+  }
+  for name, block in config.terms.items():
+    for key in block:
+      _require(config, f'terms.{name}.{key}', *checks[key])
+
+
+def _are_pairs(value: Any) -> bool:  # noqa: ANN401
+  return all(
+    not isinstance(pair, str)
+    and len(pair) == 2
+    and all(isinstance(name, str) for name in pair)
+    for pair in value
+  )
+
+
+def _validate_teachers(config: ConfigDict) -> None:
+  c = config.teacher
+  num_teachers = c.num_seeds + len(c.others)
+  if c.checkpoint and c.num_seeds > 1:
+    raise ValueError(
+      f'config.teacher.num_seeds={c.num_seeds} trains teachers, and '
+      f'config.teacher.checkpoint gives one: name further ones in '
+      f'config.teacher.others'
+    )
+  _require(
+    config,
+    'teacher.shares',
+    lambda v: not v or (len(v) == num_teachers and min(v) >= 0 and sum(v) > 0),
+    f'() or {num_teachers} numbers from 0, not all 0: one for each teacher',
+  )
+  _require(
+    config,
+    'teacher.features_from',
+    lambda v: 0 <= v < num_teachers,
+    f'0 to {num_teachers - 1}: which teacher',
+  )
 
 
 def of_run(config: ConfigDict) -> ConfigDict:
@@ -235,6 +342,7 @@ _COUNTS = (
   'topk',
   'teacher.num_epochs',
   'teacher.batch_size',
+  'teacher.num_seeds',
   'eval_every_epochs',
   'eval_batch_size',
   'heartbeat_seconds',
@@ -249,6 +357,7 @@ _NOT_NEGATIVE = (
   'dataset.num_threads',
   'dataset.num_workers',
   'watchdog_seconds',
+  'teacher.precompute_megabytes',
   'target_weight',
   'nontarget_weight',
   'inter_weight',
@@ -273,6 +382,7 @@ _CHOICES = {
   'dataset.augment': ('none', 'crop', 'crop_flip', 'resized_crop_flip'),
   'nonfinite': ('stop', 'skip'),
   'teacher.method': ('ce', 'ls'),
+  'teacher.average': ('logits', 'probs', 'losses'),
 }
 
 

@@ -1,41 +1,23 @@
 """The methods: a literal table from a name to how its loss is built.
 
 A loss takes what the two networks said about one batch and the configuration,
-and returns a value per example; `kdjax.train.step` reduces it. Adding a method
-is a function in `kdjax.losses` or `kdjax.targets` and a row here.
+and returns a value per example; `kdjax.train.step` reduces it. Methods that
+compare features or relations add terms of `kdjax.terms` to it, with the
+published weights in `config.terms`. Adding a method is a function in
+`kdjax.losses` or `kdjax.targets` and a row here or there.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from kdjax import losses, numerics, targets
 from kdjax.checks import check_known
-from kdjax.models import Outputs
+from kdjax.exchange import Exchange, Settings
+from kdjax.terms import TERMS
 
-
-class Exchange(NamedTuple):
-  """What the networks say about a batch, and what a loss may look at.
-
-  Attributes:
-    student: the student's outputs.
-    teacher: the teacher's outputs, or None for a method without a teacher.
-    class_weights: `[K, D]`, rows of the teacher's last layer, or None.
-    labels: `[B]`, in 0..K-1.
-    epoch: scalar, passes over the training set so far.
-  """
-
-  student: Outputs
-  teacher: Outputs | None
-  class_weights: jax.Array | None
-  labels: jax.Array
-  epoch: jax.Array
-
-
-# A configuration, or anything with its method keys as attributes.
-Settings = Any
 Loss = Callable[[Exchange, Settings], jax.Array]
 Weight = Callable[[Settings], float]
 Target = Callable[[Exchange, Settings], jax.Array]
@@ -45,17 +27,19 @@ class Method(NamedTuple):
   """A row of the table.
 
   Attributes:
-    loss: maps an exchange and settings to `[B]`, in nats.
-    needs_teacher: whether it looks at the teacher's logits.
+    loss: of the logits; maps an exchange and settings to `[B]`, in nats.
+    needs_teacher: whether it looks at the teacher.
     label_weight: maps settings to what plain cross-entropy weighs in the loss;
       the rest of it is the teacher's.
     reads: the configuration keys that its loss reads.
+    terms: rows of `kdjax.terms.TERMS` that are added to the loss.
   """
 
   loss: Loss
   needs_teacher: bool = True
   label_weight: Weight = lambda c: 1.0
   reads: tuple[str, ...] = ()
+  terms: tuple[str, ...] = ()
 
 
 def _left_of_weight(c: Settings) -> float:
@@ -165,6 +149,11 @@ def _dist(x: Exchange, c: Settings) -> jax.Array:
   )
 
 
+def _with(*terms: str) -> Method:
+  """CE + the terms, each with its own weight."""
+  return Method(_ce, terms=terms)
+
+
 METHODS = {
   'ce': Method(_ce, needs_teacher=False),
   'ls': Method(
@@ -194,6 +183,21 @@ METHODS = {
     ),
   ),
   'dist': Method(_dist, reads=('inter_weight', 'intra_weight', 'temperature')),
+  # Features. In brackets the published weight and the pairs it compares.
+  'hint': _with('hint'),  # FitNets (100; second stage)
+  'at': _with('at'),  # attention transfer (1000; every stage)
+  'nst': _with('nst'),  # neuron selectivity transfer (50; every stage)
+  'vid': _with('vid'),  # variational information (1; every stage)
+  'cosine': _with('cosine'),  # (ours: 1; pooled)
+  'l2': _with('l2'),  # (ours: 1; pooled)
+  # Relations.
+  'rkd': _with('rkd_distance', 'rkd_angle'),  # (25 and 50; pooled)
+  'sp': _with('sp'),  # similarity-preserving (3000; last stage)
+  'pkt': _with('pkt'),  # probabilistic knowledge transfer (30000; pooled)
+  'cc': _with('cc'),  # correlation congruence (0.02; pooled)
+  'crd': _with('crd'),  # contrastive representation (0.8; pooled)
+  'irg': _with('irg'),  # instance-relationship graph (ours: 1; every stage)
+  'attention_relation': _with('attention_relation'),  # (ours: 1; pooled)
 }
 
 
@@ -218,3 +222,31 @@ def get(name: str) -> Method:
   """
   check_known('method', name, METHODS)
   return METHODS[name]
+
+
+def terms_of(c: Settings) -> tuple[str, ...]:
+  """Returns the rows of `kdjax.terms.TERMS` that a configuration adds up.
+
+  Args:
+    c: with `method` and `also`.
+
+  Returns:
+    The method's own, then those of `also`.
+
+  Raises:
+    ValueError: there is no such method or term, or one is given twice.
+  """
+  names = (*get(c.method).terms, *c.also)
+  for name in names:
+    check_known('term in config.also', name, TERMS)
+  if len(set(names)) < len(names):
+    raise ValueError(
+      f'config.also={tuple(c.also)!r} beside the method {c.method!r}: each '
+      f'term once, its weight is config.terms.NAME.weight'
+    )
+  return names
+
+
+def needs_teacher(c: Settings) -> bool:
+  """Returns whether a configuration's loss looks at the teacher."""
+  return get(c.method).needs_teacher or bool(terms_of(c))

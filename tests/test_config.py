@@ -83,6 +83,19 @@ BOUNDS = {
   'teacher.batch_size': COUNT,
   'teacher.learning_rate': POSITIVE,
   'teacher.seed': SEED,
+  'teacher.num_seeds': COUNT,
+  'teacher.precompute_megabytes': WHOLE_FROM_ZERO,
+  'teacher.average': (
+    "one of 'logits', 'probs', 'losses'",
+    ('logits', 'probs', 'losses'),
+    ('weights', ''),
+  ),
+  'teacher.shares': (
+    '() or 1 numbers from 0, not all 0: one for each teacher',
+    ((), (1.0,), (0.5,)),
+    ((0.5, 0.5), (0.0,), (-1.0,)),
+  ),
+  'teacher.features_from': ('0 to 0: which teacher', (0,), (1, -1)),
   'eval_every_epochs': COUNT,
   'eval_batch_size': COUNT,
   'log_every_steps': COUNT,
@@ -97,10 +110,35 @@ BOUNDS = {
   'watchdog_seconds': WHOLE_FROM_ZERO,
   'heartbeat_seconds': COUNT,
 }
+OF_TERMS = {
+  'weight': FROM_ZERO,
+  'warmup_epochs': WHOLE_FROM_ZERO,
+  'pairs': (
+    "pairs of names, (('stage2', 'stage3'),)",
+    ((), (('stage1', 'stage2'),), (('a', 'b'), ('c', 'd'))),
+    (('stage1', 'stage2'), (('stage1',),), ((1, 2),)),
+  ),
+  'projector': (
+    "one of 'identity', 'conv', 'linear', 'mlp'",
+    ('identity', 'conv', 'linear', 'mlp'),
+    ('', 'cnn'),
+  ),
+  'temperature': POSITIVE,
+  'momentum': BELOW_ONE,
+  'dim': COUNT,
+  'num_negatives': COUNT,
+  'num_heads': COUNT,
+}
+BOUNDS |= {
+  f'terms.{name}.{key}': OF_TERMS[key]
+  for name, block in configuration.default().terms.items()
+  for key in block
+}
 # Names of rows of a table, folders, switches, and what only the data know:
 # they are checked where they are used.
 CHECKED_ELSEWHERE = {
   'method',
+  'also',
   'analysis',
   'optimizer.nesterov',
   'dataset.name',
@@ -112,6 +150,7 @@ CHECKED_ELSEWHERE = {
   'teacher.name',
   'teacher.widths',
   'teacher.cache_dir',
+  'teacher.others',
   'teacher.precompute_logits',
   'baseline',
 }

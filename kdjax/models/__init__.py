@@ -14,17 +14,32 @@ import jax
 from flax import nnx
 
 from kdjax.checks import Array, check_known
+from kdjax.models.ensemble import Ensemble
 from kdjax.models.imagenet_resnet import ImageNetResNet
 from kdjax.models.mlp import MLP
+from kdjax.models.mobilenet import MobileNetV2
 from kdjax.models.outputs import Outputs, is_integer
 from kdjax.models.resnet import ResNet
+from kdjax.models.shufflenet_v1 import ShuffleNetV1
+from kdjax.models.shufflenet_v2 import ShuffleNetV2
+from kdjax.models.taps import tapped
+from kdjax.models.vgg import VGG
+from kdjax.models.vit import ViT
+from kdjax.models.wide_resnet import WideResNet
 
 __all__ = [
   'MLP',
   'MODELS',
+  'VGG',
+  'Ensemble',
   'ImageNetResNet',
+  'MobileNetV2',
   'Outputs',
   'ResNet',
+  'ShuffleNetV1',
+  'ShuffleNetV2',
+  'ViT',
+  'WideResNet',
   'apply',
   'build',
   'merge',
@@ -37,9 +52,10 @@ Tree = dict[str, Any]
 
 _NARROW = (16, 16, 32, 64)
 _WIDE = (32, 64, 128, 256)
+_VGG = (64, 128, 256, 512, 512)
 _IMAGENET = (64, 64, 128, 256, 512)
 
-# The names and widths of the ResNets for CIFAR are those of Tian et al. 2020,
+# The names and widths of the networks for CIFAR are those of Tian et al. 2020,
 # Contrastive Representation Distillation.
 MODELS: dict[str, Callable[..., nnx.Module]] = {
   'mlp': MLP,
@@ -52,6 +68,20 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
   'resnet110': partial(ResNet, depth=110, widths=_NARROW),
   'resnet8x4': partial(ResNet, depth=8, widths=_WIDE),
   'resnet32x4': partial(ResNet, depth=32, widths=_WIDE),
+  'wrn_16_1': partial(WideResNet, depth=16, width_factor=1),
+  'wrn_16_2': partial(WideResNet, depth=16, width_factor=2),
+  'wrn_40_1': partial(WideResNet, depth=40, width_factor=1),
+  'wrn_40_2': partial(WideResNet, depth=40, width_factor=2),
+  'vgg8': partial(VGG, depth=8, widths=_VGG),
+  'vgg11': partial(VGG, depth=11, widths=_VGG),
+  'vgg13': partial(VGG, depth=13, widths=_VGG),
+  'vgg16': partial(VGG, depth=16, widths=_VGG),
+  'vgg19': partial(VGG, depth=19, widths=_VGG),
+  'mobilenet_v2': partial(MobileNetV2, width_factor=0.5, expansion=6),
+  'shufflenet_v1': ShuffleNetV1,
+  'shufflenet_v2': ShuffleNetV2,
+  # Ours.
+  'vit': partial(ViT, patch_size=4, width=192, depth=6, num_heads=3),
   # For ImageNet.
   'resnet18': partial(ImageNetResNet, depth=18, widths=_IMAGENET),
   'resnet34': partial(ImageNetResNet, depth=34, widths=_IMAGENET),
@@ -158,6 +188,7 @@ def apply(
   *,
   train: bool,
   key: jax.Array | None = None,
+  taps: Sequence[str] = (),
 ) -> tuple[Outputs, Tree]:
   """Runs a model as a pure function, for use in `jit`, `grad` and `scan`.
 
@@ -168,12 +199,15 @@ def apply(
     inputs: examples, `[B, *input_shape]`, floating point.
     train: whether units are dropped and batch norm uses this batch.
     key: a PRNG key; needed only by a model with dropout, when `train`.
+    taps: paths of modules inside the model, as in `'stage2/block1/norm1'`;
+      what each returns is a feature of that name.
 
   Returns:
     The outputs, and the new `rest`: `rest` itself unless `train`.
 
   Raises:
-    ValueError: for inputs of another shape, or where a key is missing.
+    ValueError: for inputs of another shape, where a key is missing, or for a
+      path without a module that returns an array.
     TypeError: for inputs that are not floating point.
 
   >>> model = build('mlp', input_shape=(4,), num_classes=2, seed=0, widths=(3,))
@@ -183,7 +217,10 @@ def apply(
   (5, 2)
   """
   model = merge(graphdef, params, rest)
-  outputs = model(inputs, train=train, key=key)
+  inner = model.inner if isinstance(model, Ensemble) else model
+  with tapped(inner, taps) as seen:
+    outputs = model(inputs, train=train, key=key)
+  outputs = outputs._replace(features={**outputs.features, **seen})
   return outputs, split(model)[2] if train else rest
 
 

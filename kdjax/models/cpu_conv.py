@@ -27,6 +27,7 @@ def plain(
   padding: tuple[tuple[int, int], tuple[int, int]],
   input_dilation: int = 1,
   kernel_dilation: int = 1,
+  num_groups: int = 1,
 ) -> Float[jax.Array, 'B H2 W2 D']:
   """The convolution of `jax.lax`, channels last."""
   return jax.lax.conv_general_dilated(
@@ -36,6 +37,7 @@ def plain(
     padding=padding,
     lhs_dilation=(input_dilation, input_dilation),
     rhs_dilation=(kernel_dilation, kernel_dilation),
+    feature_group_count=num_groups,
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
   )
 

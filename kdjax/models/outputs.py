@@ -82,13 +82,13 @@ def check_image_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
   >>> check_image_shape((8, 8))
   Traceback (most recent call last):
   ...
-  ValueError: input_shape=(8, 8): a ResNet needs images, (height, width, \
+  ValueError: input_shape=(8, 8): the network needs images, (height, width, \
 channels)
   """
   input_shape = check_sizes('input_shape', input_shape)
   if len(input_shape) != 3:
     raise ValueError(
-      f'input_shape={input_shape}: a ResNet needs images, '
+      f'input_shape={input_shape}: the network needs images, '
       '(height, width, channels)'
     )
   return input_shape

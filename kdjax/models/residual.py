@@ -3,16 +3,17 @@
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float
 
-from kdjax.checks import Array, typed
-from kdjax.models import outputs as outputs_lib
+from kdjax.checks import Array
 from kdjax.models.layers import Conv, Norm, relu
-
-# U(-1/√D, 1/√D): what PyTorch starts the rows of a linear layer from.
-_HEAD_INIT = nnx.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+from kdjax.models.network import (
+  Network,
+  Stage,
+  linear_head,
+  mean_over_space,
+)
 
 
 class BasicBlock(nnx.Module):
@@ -114,7 +115,7 @@ class Bottleneck(nnx.Module):
     return relu(inputs + x)
 
 
-class ResidualNetwork(nnx.Module):
+class ResidualNetwork(Network):
   """A stem, stages of residual blocks, a mean over space, a linear head.
 
   Every stage but the first halves the map. Convolutions start Kaiming-normal
@@ -156,9 +157,9 @@ class ResidualNetwork(nnx.Module):
     dtype: str,
     rngs: nnx.Rngs,
   ) -> None:
-    self.input_shape = outputs_lib.check_image_shape(input_shape)
-    self.dtype = outputs_lib.check_dtype(dtype)
-    num_classes = outputs_lib.check_size('num_classes', num_classes)
+    super().__init__(
+      input_shape=input_shape, num_classes=num_classes, dtype=dtype
+    )
     self.num_blocks = tuple(num_blocks)
     self.stem_pools = stem_pools
     num_inputs, *widths = widths
@@ -171,61 +172,27 @@ class ResidualNetwork(nnx.Module):
     )
     self.stem_norm = Norm(num_inputs, rngs=rngs)
     for stage, width in enumerate(widths):
-      blocks = {}
+      blocks = []
       for i in range(self.num_blocks[stage]):
         stride = 2 if stage > 0 and i == 0 else 1
-        blocks[f'block{i + 1}'] = block(
-          num_inputs, width, stride=stride, last_scale=last_scale, rngs=rngs
+        blocks.append(
+          block(
+            num_inputs, width, stride=stride, last_scale=last_scale, rngs=rngs
+          )
         )
         num_inputs = block.expansion * width
-      setattr(self, f'stage{stage + 1}', nnx.Dict(blocks))
-    self.head = nnx.Linear(
-      num_inputs,
-      num_classes,
-      dtype=jnp.float32,
-      kernel_init=_HEAD_INIT,
-      rngs=rngs,
-    )
+      setattr(self, f'stage{stage + 1}', Stage(blocks))
+    self.head = linear_head(num_inputs, num_classes, rngs)
 
-  @property
-  def class_weights(self) -> Float[jax.Array, 'K D']:
-    """The head's weights, one row for each class."""
-    return self.head.kernel[...].T
-
-  @typed
-  def __call__(
-    self,
-    inputs: Float[Array, 'B ...'],
-    *,
-    train: bool,
-    key: jax.Array | None = None,
-  ) -> outputs_lib.Outputs:
-    """Returns logits and features.
-
-    Args:
-      inputs: images, `[B, *input_shape]`, normalised.
-      train: whether batch norm uses the batch's statistics and stores them.
-      key: unused, since nothing in a ResNet is random.
-
-    Returns:
-      The logits `[B, K]` and the features.
-
-    Raises:
-      ValueError: for inputs of another shape.
-    """
-    del key
-    outputs_lib.check_inputs(inputs, self.input_shape)
-    x = self.stem(jnp.asarray(inputs, self.dtype))
-    x = relu(self.stem_norm(x, train=train))
+  def _features(
+    self, inputs: Float[jax.Array, 'B H W C'], *, train: bool
+  ) -> dict[str, jax.Array]:
+    x = relu(self.stem_norm(self.stem(inputs), train=train))
     features = {'stem': x}
     if self.stem_pools:
       x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-    for stage, num_blocks in enumerate(self.num_blocks):
+    for stage in range(len(self.num_blocks)):
       name = f'stage{stage + 1}'
-      blocks = getattr(self, name)
-      # By number: a merged Dict is sorted by name, block10 before block2.
-      for i in range(num_blocks):
-        x = blocks[f'block{i + 1}'](x, train=train)
-      features[name] = x
-    features['pooled'] = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
-    return outputs_lib.Outputs(self.head(features['pooled']), features)
+      x = features[name] = getattr(self, name)(x, train=train)
+    features['pooled'] = mean_over_space(x)
+    return features

@@ -9,6 +9,7 @@ from scipy.stats import qmc
 from kdjax import config as configuration
 from kdjax import methods
 from kdjax.study.config import override, searchable
+from kdjax.terms import TERMS
 
 # Searched by every arm, before what its method reads.
 _EVERY = ('learning_rate', 'optimizer.weight_decay')
@@ -107,7 +108,17 @@ def of(config: ConfigDict) -> list[Arm]:
   for arm in arms:
     configuration.validate(override(config, arm.fixed))
     _check_own(arm)
+    methods.terms_of(_own(config, arm))
   return arms
+
+
+def needs_teacher(config: ConfigDict, arm: Arm) -> bool:
+  """Returns whether an arm's loss looks at the teacher."""
+  return methods.needs_teacher(_own(config, arm))
+
+
+def _own(config: ConfigDict, arm: Arm) -> ConfigDict:
+  return override(config, {'method': arm.method, **arm.fixed})
 
 
 def _check_own(arm: Arm) -> None:
@@ -134,7 +145,11 @@ def trials(config: ConfigDict, arm: Arm) -> list[Trial]:
   Returns:
     The trials.
   """
-  own = {*_EVERY, *methods.get(arm.method).reads} - set(arm.fixed)
+  weights = (
+    f'terms.{name}.weight' for name in methods.terms_of(_own(config, arm))
+  )
+  reads = methods.get(arm.method).reads
+  own = {*_EVERY, *reads, *weights} - set(arm.fixed)
   keys = _searched(config)
   points = qmc.Halton(max(len(keys), 1), rng=config.seed)
   return [
@@ -153,7 +168,8 @@ def trials(config: ConfigDict, arm: Arm) -> list[Trial]:
 
 def _searched(config: ConfigDict) -> list[str]:
   """Keys with a range; the place of each in a point is the same for all."""
-  reads = (key for row in methods.METHODS.values() for key in row.reads)
+  reads = [key for row in methods.METHODS.values() for key in row.reads]
+  reads += [f'terms.{name}.weight' for name in TERMS]
   known = searchable(config)
   return [
     key

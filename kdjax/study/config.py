@@ -53,6 +53,11 @@ def default() -> ConfigDict:
           'nontarget_weight': (1.0, 16.0),
           'inter_weight': (0.5, 8.0),
           'intra_weight': (0.5, 8.0),
+          # A tenth to ten times the published weight.
+          'terms': {
+            name: {'weight': (block.weight / 10, block.weight * 10)}
+            for name, block in config.terms.items()
+          },
         },
         'num_trials': 16,  # settings that each arm tries
         'num_search_seeds': 1,  # students a setting, averaged to select

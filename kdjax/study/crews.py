@@ -65,7 +65,8 @@ class Crews:
     stream = scene.stream(group.config, where.dataset, seeds, self._mesh)
     if not group.needs_teacher:
       where = where.alone()
-    elif not feeds.precomputes(group.config):  # an arm may crop or mix
+    elif group.looks_inside or not feeds.precomputes(group.config):
+      # An arm may crop or mix, or compare what is not computed beforehand.
       where = where.unanswered()
     crew = Crew(where, group, seeds, stream, None, 0)
     crew = crew._replace(program=self._choose(crew))
@@ -115,7 +116,7 @@ class Crews:
       self._programs[key] = Program(
         group.config,
         where.dataset,
-        teacher=graphdef,
+        teacher=where.teacher,
         loss=group.loss,
         num_examples=num_examples,
         mesh=self._mesh,

@@ -13,6 +13,7 @@ from kdjax import methods
 from kdjax.study import family
 from kdjax.study.arms import Trial
 from kdjax.study.config import override
+from kdjax.terms import TERMS
 
 # Numbers that one program takes as arrays; whatever else differs, splits.
 ARRAYS = frozenset(
@@ -30,6 +31,7 @@ ARRAYS = frozenset(
     'nontarget_weight',
     'inter_weight',
     'intra_weight',
+    *(f'terms.{name}.weight' for name in TERMS),
   }
 )
 # Those that `family.switches` has read already.
@@ -44,6 +46,7 @@ class Group(NamedTuple):
     kind: names their loss.
     loss: reads the varied numbers as settings.
     needs_teacher: whether any of them does.
+    looks_inside: whether their loss compares features.
     trials: `H` of them.
     varied: `[H]` each, by dotted key.
     unread: keys of `config` whose values do not matter.
@@ -53,6 +56,7 @@ class Group(NamedTuple):
   kind: str
   loss: methods.Loss
   needs_teacher: bool
+  looks_inside: bool
   trials: tuple[Trial, ...]
   varied: dict[str, np.ndarray]
   unread: frozenset[str]
@@ -94,7 +98,7 @@ def _shared(config: ConfigDict, trial: Trial, arrays: set[str]) -> ConfigDict:
   """The trial's configuration without what is varied."""
   kept = {k: v for k, v in trial.overrides.items() if k not in arrays}
   if _kind(trial) == 'family':
-    kept.pop('method')
+    kept['method'] = 'kd'  # which has no terms of its own
   return override(config, kept)
 
 
@@ -120,7 +124,10 @@ def _group(
     config=_shared(config, trials[0], arrays),
     kind=kind,
     loss=loss,
-    needs_teacher=any(row.needs_teacher for row in rows),
+    needs_teacher=any(methods.needs_teacher(c) for c in own),
+    looks_inside=any(
+      TERMS[name].pairs for c in own for name in methods.terms_of(c)
+    ),
     trials=trials,
     varied={
       key: np.asarray([value[key] for value in values], np.float32)

@@ -12,12 +12,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from kdjax import data, losses, methods, models
 from kdjax.analysis import rescaling
+from kdjax.exchange import Exchange
 from kdjax.study.members import (
   AXIS,
   Members,
@@ -27,7 +28,17 @@ from kdjax.study.members import (
   note_best,
 )
 from kdjax.study.settings import namespace, overlaid
-from kdjax.train import answers, feeds, optimizer, resident, state, step, task
+from kdjax.train import (
+  answers,
+  experiment,
+  feeds,
+  lesson,
+  optimizer,
+  resident,
+  state,
+  step,
+  task,
+)
 from kdjax.train.answers import Batch
 from kdjax.train.state import Network, State, Weights
 
@@ -40,7 +51,7 @@ class Program:
     config: ConfigDict,
     dataset: data.Dataset,
     *,
-    teacher: nnx.GraphDef | None,
+    teacher: Network | None,
     loss: methods.Loss,
     num_examples: int,
     mesh: Mesh,
@@ -51,18 +62,19 @@ class Program:
     Args:
       config: what is not varied of it holds for all.
       dataset: decides shapes and normalisation.
-      teacher: its graph definition, or None for students without one.
+      teacher: the network, or None for students without one.
       loss: of every student, which reads the varied numbers as settings.
       num_examples: that a student trains on.
       mesh: one axis, `AXIS`.
       scans: students are worked on one after the other, not side by side.
     """
     self.mesh, self._config, self._dataset = mesh, config, dataset
+    self._teacher = teacher
     self._over = _one_after_the_other if scans else jax.vmap
     self._settings = namespace(config.to_dict())
     self._task = answers.Task(
       student=self._shapes.graphdef,
-      teacher=teacher,
+      teacher=teacher and teacher.graphdef,
       loss=loss,
       settings=self._settings,
       optimizer=None,  # each student's own
@@ -72,6 +84,7 @@ class Program:
       batch_size=config.batch_size,
       parts=config.accumulate_steps,
       mixup=config.dataset.mixup,
+      lesson=self._outline(config.seed).lesson,
     )
     self.num_steps = config.num_epochs * self._task.steps_per_epoch
     self.eval_every = config.eval_every_epochs * self._task.steps_per_epoch
@@ -99,17 +112,17 @@ class Program:
     Returns:
       The members.
     """
-    networks = [self._initial(seed) for seed in seeds]
+    first = [self._initial(seed) for seed in seeds]
     make = functools.partial(self._table, num_settings)
-    return jax.jit(make, out_shardings=self._columns)(*networks)
+    return jax.jit(make, out_shardings=self._columns)(*first)
 
   def shapes(self, num_seeds: int, *, num_settings: int) -> Members:
     """Returns shapes, types and places of what `start` would return."""
-    network = jax.eval_shape(lambda: self._initial(0))
+    first = jax.eval_shape(lambda: self._initial(0))
     make = functools.partial(self._table, num_settings)
     return jax.tree.map(
       lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self._columns),
-      jax.eval_shape(make, *[network] * num_seeds),
+      jax.eval_shape(make, *[first] * num_seeds),
     )
 
   @functools.cached_property
@@ -130,25 +143,40 @@ class Program:
   def _columns(self) -> NamedSharding:
     return NamedSharding(self.mesh, PartitionSpec(None, AXIS))
 
-  def _table(self, num_settings: int, *networks: Weights) -> Members:
-    """Rows of `networks`, in which all columns are equal."""
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *networks)
+  def _table(self, num_settings: int, *first: tuple) -> Members:
+    """Rows of what each seed begins with, in which all columns are equal."""
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *first)
     initial = jax.vmap(self._members)(stacked)
     return jax.tree.map(
       lambda a: jnp.repeat(a[:, None], num_settings, axis=1), initial
     )
 
-  def _initial(self, seed: int) -> Weights:
+  def _initial(self, seed: int) -> tuple[Weights, Weights]:
+    """The student of a seed, and what is trained beside it."""
     config = self._config.copy_and_resolve_references()
     config.seed = seed
     _, params, rest = models.split(task.build(config, self._dataset))
-    return Weights(params, rest)
+    return Weights(params, rest), self._outline(seed).aids(seed)
 
-  def _members(self, weights: Weights) -> Members:
+  def _outline(self, seed: int) -> lesson.Outline:
+    """What the loss compares beside logits, in what a seed's students see."""
+    config = self._config.copy_and_resolve_references()
+    config.seed = seed
+    labels = self._dataset.train.labels
+    whole = dataclasses.replace(
+      self._dataset, train=data.Split(np.arange(len(labels)), labels)
+    )
+    seen = experiment.transfer_set(config, whole)
+    return task.outlined(config, self._dataset, self._teacher, seen.labels)
+
+  def _members(self, first: tuple[Weights, Weights]) -> Members:
+    weights, aids = first
     update = optimizer.make(
       self._settings, steps_per_epoch=self._task.steps_per_epoch
     )
-    created = state.create(*weights, update, ema_decay=self._settings.ema_decay)
+    created = state.create(
+      *weights, update, ema_decay=self._settings.ema_decay, aids=aids
+    )
     return Members(
       created, weights, jnp.full((), -1, jnp.int32), jnp.zeros((), jnp.int32)
     )
@@ -201,7 +229,7 @@ class Program:
     key: jax.Array,
   ) -> State:
     """One step of the students of one seed."""
-    batch = resident.take(examples, rows[chosen])
+    batch = resident.take(examples, rows[chosen])._replace(positions=chosen)
     ready, dropout_key = answers.prepare(self._task, batch, key, at)
     ready = answers.ask_teacher(self._task, teacher, ready)
 
@@ -270,9 +298,7 @@ class Program:
 
       def total(logits: jax.Array) -> jax.Array:
         student = models.Outputs(logits, {})
-        exchange = methods.Exchange(
-          student, mentor, class_weights, labels, epoch
-        )
+        exchange = Exchange(student, mentor, class_weights, labels, epoch)
         return jnp.sum(self._task.loss(exchange, settings))
 
       gradient = jax.grad(total)(logits)

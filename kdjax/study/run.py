@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from kdjax import data, methods
+from kdjax import data
 from kdjax.config import of_run
 from kdjax.study import (
   arms,
@@ -191,10 +191,13 @@ class _Study:
     with self._session.watchdog.paused():
       dataset = experiment.load(place.config)
     mentor, sets = None, self._quick | place.sets
-    if any(methods.get(arm.method).needs_teacher for arm in self._arms):
-      mentor, folder = self._teacher(place.config, dataset)
+    if any(arms.needs_teacher(place.config, arm) for arm in self._arms):
+      mentor, folders = self._teacher(place.config, dataset)
       # A trial may set what its teacher was not trained with: weight decay.
-      sets = sets | {'teacher.checkpoint': str(folder)}
+      sets = sets | {'teacher.checkpoint': folders[0]}
+      if len(folders) > 1:
+        others = (*folders[1:], *place.config.teacher.others)
+        sets |= {'teacher.num_seeds': 1, 'teacher.others': others}
     with self._session.watchdog.paused():
       where = scene.make(place.config, dataset, mentor, self._mesh)
       scores = mentor and scene.teacher_scores(where, self._mesh)
@@ -202,15 +205,19 @@ class _Study:
 
   def _teacher(
     self, config: ConfigDict, dataset: data.Dataset
-  ) -> tuple[Network, Path]:
-    """The teacher and its folder; scenarios with the same one share it."""
+  ) -> tuple[Network, list[str]]:
+    """The teacher and its folders; scenarios with the same one share it."""
     config = of_run(config)
     name = teacher.fingerprint(teacher.config_of(config), dataset)
     folder = self._workdir / 'teachers' / name
     network = teacher.obtain(
       config, dataset, workdir=folder, session=self._session
     )
-    return network, Path(config.teacher.checkpoint or folder / 'teacher')
+    if config.teacher.checkpoint:
+      return network, [config.teacher.checkpoint]
+    count = len(teacher.configs(config))
+    names = ['teacher', *(f'teacher{i}' for i in range(2, count + 1))]
+    return network, [str(folder / name) for name in names]
 
 
 class _Stage(NamedTuple):

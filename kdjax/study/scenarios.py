@@ -90,10 +90,10 @@ def check(place: Scenario, compared: Sequence[Arm]) -> data.Dataset:
     transfer = experiment.transfer_set(own, dataset)
     transfer = dataclasses.replace(dataset, train=transfer)
     experiment.check(own, dataset, transfer, one)
-    if methods.get(arm.method).needs_teacher and not own.teacher.checkpoint:
+    if methods.needs_teacher(own):
       # Unlike a student, it is trained by all devices together.
-      own = teacher.config_of(own)
-      task.check(own, dataset, sharding.make_mesh(), prefix='teacher.')
+      for mentor in teacher.configs(own):
+        task.check(mentor, dataset, sharding.make_mesh(), prefix='teacher.')
   return dataset
 
 

@@ -55,7 +55,7 @@ class Scene(NamedTuple):
 
   def unanswered(self) -> 'Scene':
     """The same with a teacher that answers in every step."""
-    return self._replace(examples=self.examples._replace(teacher_logits=None))
+    return self._replace(examples=self.examples._replace(teacher=None))
 
 
 def make_mesh() -> Mesh:
@@ -90,7 +90,7 @@ def make(
   """
   everywhere = sharding.replicated(mesh)
   examples = sharding.place(Batch(*dataset.train[:2]), everywhere)
-  logits = dev_logits = None
+  said = dev_logits = None
   if teacher is not None:
     teacher = teacher._replace(
       params=jax.device_put(teacher.params, everywhere),
@@ -102,12 +102,12 @@ def make(
       weights, sharding.place(dataset.dev.inputs, everywhere)
     )
     if feeds.precomputes(config):
-      logits = predict(weights, examples.inputs)
+      said = models.Outputs(predict(weights, examples.inputs), {})
   return Scene(
     config=config,
     dataset=dataset,
     teacher=teacher,
-    examples=examples._replace(teacher_logits=logits),
+    examples=examples._replace(teacher=said),
     dev=_batches(config, dataset.dev, everywhere),
     test=_batches(config, dataset.test, everywhere),
     dev_logits=dev_logits,

@@ -1,6 +1,7 @@
 """A batch as the networks see it, and what they say of it."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,8 +10,13 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from kdjax import data, methods, models
-from kdjax.train.state import State, Weights
+from kdjax import data, methods, models, terms
+from kdjax.exchange import Exchange
+from kdjax.train.lesson import NO_LESSON, Lesson
+from kdjax.train.state import State, Trained, Weights
+
+# Folded into a step's key for what its loss draws at random.
+_DRAWS = 0x44524157
 
 
 class Batch(NamedTuple):
@@ -19,12 +25,14 @@ class Batch(NamedTuple):
   Attributes:
     inputs: `[B, ...]`, as stored: uint8 images or float vectors.
     labels: `[B]`.
-    teacher_logits: `[B, K]` where they were computed beforehand, or None.
+    teacher: what it says of them where that was computed beforehand, or None.
+    positions: `[B]`, where in the training set they are; None for all of it.
   """
 
   inputs: jax.Array
   labels: jax.Array
-  teacher_logits: jax.Array | None = None
+  teacher: models.Outputs | None = None
+  positions: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +42,7 @@ class Task:
   Attributes:
     student: graph definition of the network in training.
     teacher: graph definition of the teacher, or None.
-    loss: maps an exchange and settings to `[B]`, in nats.
+    loss: of the logits; maps an exchange and settings to `[B]`, in nats.
     settings: the configuration that the loss reads.
     optimizer: updates the parameters.
     augment: maps a key and stored inputs to stored inputs.
@@ -47,6 +55,7 @@ class Task:
     mixup: α of mixup, or 0 for none.
     skip_nonfinite: an update that is not finite is left out; else it ends the
       training.
+    lesson: what the loss compares beside logits.
   """
 
   student: nnx.GraphDef
@@ -63,6 +72,7 @@ class Task:
   parts: int = 1
   mixup: float = 0.0
   skip_nonfinite: bool = False
+  lesson: Lesson = NO_LESSON
 
 
 class Examples(NamedTuple):
@@ -71,14 +81,16 @@ class Examples(NamedTuple):
   Attributes:
     inputs: `[B, ...]`, augmented and normalised.
     labels: `[B]`.
-    teacher_logits: `[B, K]`, or None.
+    teacher: what it says of them, or None.
+    positions: `[B]`, where in the training set they are, or None.
     shares: `[B]`, of the example itself in what mixup made of it, or None.
     partners: `[B]`, labels of the examples that mixup added, or None.
   """
 
   inputs: jax.Array
   labels: jax.Array
-  teacher_logits: jax.Array | None
+  teacher: models.Outputs | None
+  positions: jax.Array | None = None
   shares: jax.Array | None = None
   partners: jax.Array | None = None
 
@@ -87,16 +99,25 @@ class Answers(NamedTuple):
   """What the networks say of a batch.
 
   Attributes:
-    losses: `[B]`, in nats.
+    losses: `[B]`, of the logits, in nats.
+    terms: what is added to their mean, weighted scalars by name.
     logits: the student's, `[B, K]`.
     teacher_logits: `[B, K]`, or None.
     rest: the student's batch statistics after this batch.
+    aids: those and the memories of what is trained beside it.
   """
 
   losses: jax.Array
+  terms: dict[str, jax.Array]
   logits: jax.Array
   teacher_logits: jax.Array | None
   rest: models.Tree
+  aids: models.Tree
+
+  @property
+  def loss(self) -> jax.Array:
+    """Scalar, what is minimised."""
+    return sum(self.terms.values(), jnp.mean(self.losses))
 
 
 def prepare(
@@ -116,7 +137,7 @@ def prepare(
   step_key = jax.random.fold_in(key, step)
   augment_key, dropout_key = jax.random.split(step_key)
   inputs = task.normalise(task.augment(augment_key, batch.inputs))
-  examples = Examples(inputs, batch.labels, batch.teacher_logits)
+  examples = Examples(inputs, *batch[1:])
   if task.mixup:
     inputs, shares = data.mixup(
       jax.random.fold_in(augment_key, 1), inputs, alpha=task.mixup
@@ -130,18 +151,18 @@ def prepare(
 
 def answer(
   task: Task,
-  params: models.Tree,
+  trained: Trained,
   state: State,
   teacher: Weights | None,
   examples: Examples,
   key: jax.Array,
 ) -> Answers:
-  """Returns what both networks say of a batch, and the loss of each example.
+  """Returns what both networks say of a batch, and what the loss makes of it.
 
   Args:
     task: what a step is made of.
-    params: the student's parameters.
-    state: the rest of the student, and the step.
+    trained: the parameters of the student, and of what helps it.
+    state: the rest of them, and the step.
     teacher: the frozen teacher, or None.
     examples: `B` of them.
     key: of the dropout.
@@ -149,26 +170,94 @@ def answer(
   Returns:
     The answers.
   """
+  lesson = task.lesson
   outputs, rest = models.apply(
     task.student,
-    task.gather(params),
+    task.gather(trained.params),
     state.rest,
     examples.inputs,
     train=True,
     key=key,
+    taps=lesson.student_taps,
   )
   mentor, rows = _consult(task, teacher, examples)
-  epoch = state.step / task.steps_per_epoch
+  exchange = Exchange(
+    student=outputs,
+    teacher=mentor,
+    class_weights=rows,
+    labels=examples.labels,
+    epoch=state.step / task.steps_per_epoch,
+    positions=examples.positions,
+    key=jax.random.fold_in(key, _DRAWS),
+  )
+  losses = _on_logits(task, teacher, task.loss, exchange, examples)
+  aids = aids_rest = {}
+  if lesson.aids is not None:
+    params = task.gather(trained.aids)
+    aids = models.merge(lesson.aids, params, state.aids.rest)
+  found = {}
+  for term in lesson.plan:
+    if term.pairs:
+      found[term.name] = terms.value(term, exchange, task.settings, aids)
+    else:
+      of_logits = functools.partial(_term, term)
+      values = _on_logits(task, teacher, of_logits, exchange, examples)
+      found[term.name] = jnp.mean(values)
+  if lesson.aids is not None:
+    aids_rest = models.split(aids)[2]
+  return Answers(
+    losses, found, outputs.logits, mentor and mentor.logits, rest, aids_rest
+  )
+
+
+def _term(
+  term: terms.Planned, exchange: Exchange, settings: methods.Settings
+) -> jax.Array:
+  return terms.value(term, exchange, settings, {})
+
+
+def _on_logits(
+  task: Task,
+  teacher: Weights | None,
+  loss: methods.Loss,
+  exchange: Exchange,
+  examples: Examples,
+) -> jax.Array:
+  """`[B]`; over both labels of what mixup made, and over several teachers."""
+  exchanges = [(1.0, exchange)]
+  if task.lesson.shares:
+    exchanges = _of_each(task, teacher, exchange)
 
   def losses_of(labels: jax.Array) -> jax.Array:
-    exchange = methods.Exchange(outputs, mentor, rows, labels, epoch)
-    return task.loss(exchange, task.settings)
+    return sum(
+      share * loss(one._replace(labels=labels), task.settings)
+      for share, one in exchanges
+    )
 
   losses = losses_of(examples.labels)
-  if examples.shares is not None:
-    share = examples.shares
-    losses = share * losses + (1 - share) * losses_of(examples.partners)
-  return Answers(losses, outputs.logits, mentor and mentor.logits, rest)
+  if examples.shares is None:
+    return losses
+  share = examples.shares
+  return share * losses + (1 - share) * losses_of(examples.partners)
+
+
+def _of_each(
+  task: Task, teacher: Weights, exchange: Exchange
+) -> list[tuple[float, Exchange]]:
+  """Shares of an ensemble's members, and the exchange with each."""
+  params = task.gather(teacher.params)
+  network = models.merge(task.teacher, params, teacher.rest)
+  answers = exchange.teacher.features['members']
+  return [
+    (
+      share,
+      exchange._replace(
+        teacher=exchange.teacher._replace(logits=answers[:, i]),
+        class_weights=network.members[i].class_weights,
+      ),
+    )
+    for i, share in enumerate(task.lesson.shares)
+  ]
 
 
 def part_key(task: Task, key: jax.Array, part: jax.Array | int) -> jax.Array:
@@ -188,17 +277,17 @@ def part_key(task: Task, key: jax.Array, part: jax.Array | int) -> jax.Array:
 def ask_teacher(
   task: Task, teacher: Weights | None, examples: Examples
 ) -> Examples:
-  """Returns the examples with the teacher's logits, if there is a teacher.
+  """Returns the examples with the teacher's answers, if there is a teacher.
 
   Args:
     task: what a step is made of.
     teacher: the frozen teacher, or None.
-    examples: `B` of them; logits that they have already stay.
+    examples: `B` of them; answers that they have already stay.
 
   Returns:
     The examples.
   """
-  if teacher is None or examples.teacher_logits is not None:
+  if teacher is None or examples.teacher is not None:
     return examples
   outputs, _ = models.apply(
     task.teacher,
@@ -206,8 +295,10 @@ def ask_teacher(
     teacher.rest,
     examples.inputs,
     train=False,
+    taps=task.lesson.teacher_taps,
   )
-  return examples._replace(teacher_logits=outputs.logits)
+  kept = {name: outputs.features[name] for name in task.lesson.teacher_features}
+  return examples._replace(teacher=models.Outputs(outputs.logits, kept))
 
 
 def class_weights(task: Task, teacher: Weights) -> jax.Array:
@@ -222,5 +313,5 @@ def _consult(
   """The teacher's outputs on a batch, and its class weights."""
   if teacher is None:
     return None, None
-  logits = ask_teacher(task, teacher, examples).teacher_logits
-  return models.Outputs(logits, {}), class_weights(task, teacher)
+  outputs = ask_teacher(task, teacher, examples).teacher
+  return outputs, class_weights(task, teacher)

@@ -1,6 +1,6 @@
 """Predictions and scores on a whole split, exact to its last partial batch."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -233,8 +233,6 @@ def make_predict(
 ) -> Callable[[Weights, jax.Array], jax.Array]:
   """Returns a compiled function from a split's inputs to its logits.
 
-  The last batch is filled up with zeros and its surplus rows are cut off.
-
   Args:
     graphdef: the network's graph definition.
     normalise: maps stored inputs to what the network takes.
@@ -245,22 +243,65 @@ def make_predict(
   Returns:
     `predict(weights, inputs)`: `[N, ...]` to logits `[N, K]`.
   """
+  ask = make_ask(
+    graphdef,
+    normalise=normalise,
+    batch_size=batch_size,
+    mesh=mesh,
+    gather=gather,
+  )
+  return lambda weights, inputs: ask(weights, inputs).logits
+
+
+def make_ask(
+  graphdef: nnx.GraphDef,
+  *,
+  normalise: Callable[[jax.Array], jax.Array],
+  batch_size: int,
+  mesh: Mesh,
+  gather: Callable[[models.Tree], models.Tree] = lambda params: params,
+  features: Sequence[str] = (),
+  taps: Sequence[str] = (),
+) -> Callable[[Weights, jax.Array], models.Outputs]:
+  """Returns a compiled function from a split's inputs to what is said of it.
+
+  The last batch is filled up with zeros and its surplus rows are cut off.
+
+  Args:
+    graphdef: the network's graph definition.
+    normalise: maps stored inputs to what the network takes.
+    batch_size: examples at once; as many more as the devices need.
+    mesh: the devices.
+    gather: constrains parameters to lie whole on every device.
+    features: names of those that are wanted.
+    taps: those of them that are paths of modules inside.
+
+  Returns:
+    `ask(weights, inputs)`: `[N, ...]` to outputs with these features alone.
+  """
   batch_size = -(-batch_size // mesh.size) * mesh.size
   by_example = sharding.by_example(mesh)
 
-  def predict(weights: Weights, inputs: jax.Array) -> jax.Array:
-    def logits_of(batch: jax.Array) -> jax.Array:
+  def ask(weights: Weights, inputs: jax.Array) -> models.Outputs:
+    def of_batch(batch: jax.Array) -> models.Outputs:
       batch = jax.lax.with_sharding_constraint(batch, by_example)
-      params = gather(weights.params)
       outputs, _ = models.apply(
-        graphdef, params, weights.rest, normalise(batch), train=False
+        graphdef,
+        gather(weights.params),
+        weights.rest,
+        normalise(batch),
+        train=False,
+        taps=taps,
       )
-      return outputs.logits
+      kept = {name: outputs.features[name] for name in features}
+      return models.Outputs(outputs.logits, kept)
 
-    logits = jax.lax.map(logits_of, in_batches(inputs, batch_size))
-    return logits.reshape(-1, logits.shape[-1])[: len(inputs)]
+    batches = jax.lax.map(of_batch, in_batches(inputs, batch_size))
+    return jax.tree.map(
+      lambda a: a.reshape(-1, *a.shape[2:])[: len(inputs)], batches
+    )
 
-  return jax.jit(predict, out_shardings=sharding.replicated(mesh))
+  return jax.jit(ask, out_shardings=sharding.replicated(mesh))
 
 
 def in_batches(arrays: tuple, batch_size: int) -> tuple:

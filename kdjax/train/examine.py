@@ -48,7 +48,7 @@ class Look:
       functools.partial(insight.see, task),
       static_argnames='num_examples',
       out_shardings=sharding.replicated(mesh),
-      compiler_options=_options(mesh),
+      compiler_options=options(mesh),
     )
 
   def __call__(self, shown: evaluate.Shown, step: jax.Array) -> insight.Seen:
@@ -75,8 +75,11 @@ class Look:
     )
 
 
-def _options(mesh: Mesh) -> dict[str, int] | None:
-  """What runs so seldom takes a CPU longer to optimise than to run."""
+def options(mesh: Mesh) -> dict[str, int] | None:
+  """Returns those of the compiler for what runs seldom.
+
+  It would take a CPU longer to optimise than to run.
+  """
   is_cpu = mesh.devices.flat[0].platform == 'cpu'
   return {'xla_backend_optimization_level': 0} if is_cpu else None
 

@@ -93,7 +93,7 @@ def _fit_all(
 ) -> tuple[Network | None, dict[str, Fitted]]:
   """Trains the teacher if there is none, the baseline if asked, the student."""
   mentor, fitted = None, {}
-  if methods.get(config.method).needs_teacher:
+  if methods.needs_teacher(config):
     mentor = teacher.obtain(config, dataset, workdir=workdir, session=session)
   if config.baseline:
     fitted['baseline'] = fit(
@@ -118,7 +118,7 @@ def _fit_all(
 def baseline_of(config: ConfigDict) -> ConfigDict:
   """Returns the configuration of the same student without a teacher."""
   plain = config.copy_and_resolve_references()
-  plain.method = 'ce'
+  plain.method, plain.also = 'ce', ()
   return plain
 
 
@@ -204,14 +204,11 @@ def check(
     checks.check_between('config.topk', config.topk, 1, dataset.num_classes)
   task.check(config, transfer, mesh)
   task.shapes(config, dataset)
-  if not methods.get(config.method).needs_teacher:
+  if not methods.needs_teacher(config):
     return
-  if config.teacher.checkpoint:
-    teacher.check_checkpoint(config)
-    return
-  own = teacher.config_of(config)
-  task.check(own, dataset, mesh, prefix='teacher.')
-  task.shapes(own, dataset)
+  for own in teacher.configs(config):
+    task.check(own, dataset, mesh, prefix='teacher.')
+  task.outlined(config, transfer, teacher.shapes(config, dataset))
 
 
 def transfer_set(config: ConfigDict, dataset: data.Dataset) -> data.Split:

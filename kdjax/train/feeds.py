@@ -93,19 +93,23 @@ def make(
     return Streamed(task, teacher, dataset.train, key, mesh, batches=batches)
   examples = sharding.place(Batch(*dataset.train[:2]), everywhere)
   if teacher and precomputes(config):
-    predict = evaluate.make_predict(
+    ask = evaluate.make_ask(
       task.teacher,
       normalise=task.normalise,
       batch_size=config.eval_batch_size,
       mesh=mesh,
+      features=task.lesson.teacher_features,
+      taps=task.lesson.teacher_taps,
     )
-    logits = predict(teacher, examples.inputs)
-    examples = examples._replace(teacher_logits=logits)
+    said = jax.eval_shape(ask, teacher, examples.inputs)
+    size = sum(a.size * a.dtype.itemsize for a in said.features.values())
+    if size <= config.teacher.precompute_megabytes * 2**20:
+      examples = examples._replace(teacher=ask(teacher, examples.inputs))
   return Resident(task, teacher, examples, key, mesh)
 
 
 def precomputes(config: ConfigDict) -> bool:
-  """Returns whether the teacher's logits are computed once."""
+  """Returns whether the teacher's answers may be computed once."""
   is_fixed = config.dataset.augment == 'none' and not config.dataset.mixup
   return is_fixed and config.teacher.precompute_logits
 

@@ -65,16 +65,19 @@ def read(workdir: Path, *, data_dir: str = '') -> Run:
       it was, or a checkpoint is damaged.
   """
   config = config_of(workdir, data_dir=data_dir)
-  if not methods.get(config.method).needs_teacher:
+  if not methods.needs_teacher(config):
     raise ValueError(
       f'{workdir} was trained by {config.method!r}, without a teacher'
     )
   whole = experiment.load(config)
   dataset = _seen(config, whole)
   mesh = sharding.make_mesh()
+  mentor = teacher.restore_all(config, whole, workdir=workdir, mesh=mesh)
   networks = {
-    'teacher': _teacher(config, whole, workdir, mesh),
-    'student': restore(config, dataset, directory=workdir, mesh=mesh),
+    'teacher': mentor,
+    'student': restore(
+      config, dataset, directory=workdir, mesh=mesh, teacher=mentor
+    ),
   }
   if config.baseline:
     networks['baseline'] = restore(
@@ -101,8 +104,15 @@ def student(workdir: Path, *, data_dir: str = '') -> Network:
   """
   config = config_of(workdir, data_dir=data_dir)
   whole = experiment.load(config)
+  mentor = None
+  if methods.needs_teacher(config):
+    mentor = teacher.shapes(config, whole)
   return restore(
-    config, _seen(config, whole), directory=workdir, mesh=sharding.make_mesh()
+    config,
+    _seen(config, whole),
+    directory=workdir,
+    mesh=sharding.make_mesh(),
+    teacher=mentor,
   )
 
 
@@ -142,21 +152,6 @@ def config_of(workdir: Path, *, data_dir: str = '') -> ConfigDict:
   found = workdirs.carried_out_as(default, saved)
   found.dataset.data_dir = data_dir or saved['dataset']['data_dir']
   return found
-
-
-def _teacher(
-  config: ConfigDict, whole: data.Dataset, workdir: Path, mesh: Mesh
-) -> Network:
-  given = config.copy_and_resolve_references()
-  given.teacher.checkpoint = given.teacher.checkpoint or str(
-    workdir / 'teacher'
-  )
-  return restore(
-    teacher.check_checkpoint(given),
-    whole,
-    directory=Path(given.teacher.checkpoint),
-    mesh=mesh,
-  )
 
 
 def class_weights(network: Network) -> np.ndarray:

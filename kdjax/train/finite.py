@@ -11,14 +11,16 @@ import optax
 
 from kdjax import models
 from kdjax.train import answers
-from kdjax.train.state import PyTree, State, Weights
+from kdjax.train.state import PyTree, State, Trained, Weights
 
 
 class _Trees(NamedTuple):
   """Arrays of a step, in the order in which they are computed."""
 
+  term: dict[str, jax.Array]
   gradient: PyTree
   batch_statistics: PyTree
+  aids: PyTree
   params: PyTree
 
 
@@ -63,7 +65,7 @@ def explain(
   examples, dropout_key = prepare(batch, key, state.step)
   for part in range(task.parts):
     chosen = slice(part, None, task.parts)
-    rows, trees, rest = find(
+    rows, trees, rests = find(
       state,
       teacher,
       jax.tree.map(lambda a, chosen=chosen: a[chosen], examples),
@@ -75,7 +77,10 @@ def explain(
     leaf = _first(trees)
     if leaf:
       return f'{leaf} is not finite {at}, {_examples(ids[chosen])}'
-    state = dataclasses.replace(state, rest=rest)
+    rest, aids = rests
+    state = dataclasses.replace(
+      state, rest=rest, aids=state.aids._replace(rest=aids)
+    )
   return f'a mean over the batch is not finite {at}, {_examples(ids)}'
 
 
@@ -93,23 +98,35 @@ def _find(
   teacher: Weights | None,
   examples: answers.Examples,
   dropout_key: jax.Array,
-) -> tuple[list[jax.Array], _Trees, models.Tree]:
+) -> tuple[list[jax.Array], _Trees, tuple[models.Tree, models.Tree]]:
   """Which examples are bad, by `_ROWS`, which leaves; new statistics."""
 
-  def mean_loss(params: PyTree) -> tuple[jax.Array, answers.Answers]:
-    found = answers.answer(task, params, state, teacher, examples, dropout_key)
-    return jnp.mean(found.losses), found
+  def mean_loss(trained: Trained) -> tuple[jax.Array, answers.Answers]:
+    found = answers.answer(task, trained, state, teacher, examples, dropout_key)
+    return found.loss, found
 
-  gradient, found = jax.grad(mean_loss, has_aux=True)(state.params)
-  updates, _ = task.optimizer.update(gradient, state.opt_state, state.params)
-  params = optax.apply_updates(state.params, updates)
+  gradient, found = jax.grad(mean_loss, has_aux=True)(state.trained)
+  updates, _ = task.optimizer.update(gradient, state.opt_state, state.trained)
+  trained = optax.apply_updates(state.trained, updates)
   teacher_logits = found.teacher_logits
   if teacher_logits is None:
     teacher_logits = jnp.zeros_like(found.logits)
   parts = (examples.inputs, teacher_logits, found.logits, found.losses)
   rows = [~jnp.isfinite(x).reshape(len(x), -1).all(-1) for x in parts]
-  bad = _bad_leaves(_Trees(gradient, found.rest, params))
-  return rows, bad, found.rest
+  trees = _Trees(
+    found.terms,
+    _of_student(gradient),
+    found.rest,
+    found.aids,
+    _of_student(trained),
+  )
+  return rows, _bad_leaves(trees), (found.rest, found.aids)
+
+
+def _of_student(trained: Trained) -> PyTree:
+  """The student's at the top, what helps it below 'aids'."""
+  aids = {'aids': trained.aids} if trained.aids else {}
+  return {**trained.params, **aids}
 
 
 @jax.jit

@@ -117,6 +117,7 @@ def restore(
   *,
   directory: Path,
   mesh: Mesh,
+  teacher: Network | None = None,
 ) -> Network:
   """Returns a network that `fit` has trained to its end.
 
@@ -125,6 +126,7 @@ def restore(
     dataset: what it was trained on.
     directory: holds `checkpoints/`; nothing in it is changed.
     mesh: the devices.
+    teacher: that it learned from, or its shapes; None for a method without one.
 
   Returns:
     The network after its last step.
@@ -142,7 +144,7 @@ def restore(
       f'{directory} stopped at step {last} of {num_steps}: finish it with '
       f'the command that began it'
     )
-  like = task.like(config, dataset, mesh)
+  like = task.like(config, dataset, mesh, teacher)
   found = checkpoint.read(folder, like, _identity(config, dataset), step=last)
   graphdef = task.shapes(config, dataset).graphdef
   return Network(graphdef, *found.tree.state.evaluated)
@@ -175,6 +177,7 @@ class _Training:
     with session.watchdog.paused():
       job.feed.compile(snapshot)
       job.dev.compile(snapshot.state)
+      job.parts.compile(snapshot.state)
       # Hosts compile at their own pace; collectives do not wait for long.
       hosts.agree(stop=False, num_steps=0)
     with session.interrupts.saving():
@@ -192,8 +195,9 @@ class _Training:
       if pace.is_due(at, job.task, job.num_steps) and at != scored:
         with session.watchdog.paused():
           scores = job.dev(snapshot.state, lambda: not self._stopping())
+          parts = scores and job.parts(snapshot.state, at)
         if scores is not None:
-          note = self._save(snapshot, at, scores)
+          note = self._save(snapshot, at, scores, parts)
           scored = saved = at
           self.phase.update(at, clock.rate, note)
       stopping, num_steps = hosts.agree(
@@ -219,10 +223,17 @@ class _Training:
   def _stopping(self) -> bool:
     return hosts.agree(bool(self.session.interrupts.requested()), 0)[0]
 
-  def _save(self, snapshot: Snapshot, at: int, scores: dict[str, float]) -> str:
+  def _save(
+    self,
+    snapshot: Snapshot,
+    at: int,
+    scores: dict[str, float],
+    parts: dict[str, float],
+  ) -> str:
     """Writes the scores, starts to save, and returns what to show."""
     self._check_saved(snapshot, at)
-    self.writer.write(at, {f'dev_{key}': v for key, v in scores.items()})
+    row = {f'dev_{key}': v for key, v in scores.items()}
+    self.writer.write(at, row | {f'batch_{k}': v for k, v in parts.items()})
     self.writer.sync()  # what a checkpoint follows is on disk before it
     self.checkpoints.save(snapshot, step=at, score=scores['accuracy'])
     return f'dev accuracy {scores["accuracy"]:.2%}'
@@ -263,14 +274,17 @@ class _Training:
       row['skipped_updates'] = skipped
     self.writer.write(at, row)
     everywhere = sharding.replicated(self.session.mesh)
-    return snapshot._replace(sums=sharding.place(step.zero_sums(), everywhere))
+    return snapshot._replace(
+      sums=sharding.place(step.zero_sums(self.job.task.lesson.plan), everywhere)
+    )
 
   def _check(self, snapshot: Snapshot, stop: int) -> None:
     """Raises `FloatingPointError` if a step made no update."""
     reached = int(jax.device_get(snapshot.state.step))
     if reached == stop:
       return
-    batch, positions, key = self.job.feed.batch(reached)
+    batch, key = self.job.feed.batch(reached)
+    positions = self.job.feed.positions(batch)
     reason = finite.explain(
       self.job.task,
       snapshot.state,

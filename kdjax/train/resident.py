@@ -39,6 +39,9 @@ class Resident:
     self._everywhere = sharding.replicated(mesh)
     self._order = sharding.place(no_order(task), self._everywhere)
     self._run = None
+    self._find = jax.jit(
+      functools.partial(batch_at, task), out_shardings=self._everywhere
+    )
 
   def compile(self, snapshot: Snapshot) -> None:
     """Compiles the loop for snapshots that lie as this one does."""
@@ -69,13 +72,13 @@ class Resident:
       snapshot, self._order = self._run(*arguments)
     return snapshot
 
-  def batch(self, step: int) -> tuple[Batch, np.ndarray, jax.Array]:
-    """Returns the batch of a step, its positions, and the key to prepare it."""
-    find = jax.jit(
-      functools.partial(batch_at, self.task), out_shardings=self._everywhere
-    )
-    batch, rows, key = find(self.examples, self.key, step)
-    return batch, jax.device_get(rows), key
+  def batch(self, step: int) -> tuple[Batch, jax.Array]:
+    """Returns the batch of a step, and the key to prepare it."""
+    return self._find(self.examples, self.key, step)
+
+  def positions(self, batch: Batch) -> np.ndarray:
+    """Returns where in the training set the examples are."""
+    return jax.device_get(batch.positions)
 
   def _arguments(self, snapshot: Snapshot, stop: int) -> tuple:
     stop = sharding.place(np.int32(stop), self._everywhere)
@@ -146,7 +149,7 @@ def run_steps(
 
 def batch_at(
   task: Task, examples: Batch, key: jax.Array, step: jax.Array
-) -> tuple[Batch, jax.Array, jax.Array]:
+) -> tuple[Batch, jax.Array]:
   """Returns the batch of one step of `run_steps`.
 
   Args:
@@ -156,13 +159,12 @@ def batch_at(
     step: scalar, which step.
 
   Returns:
-    The batch, its positions in the training set, and the key for `prepare`.
+    The batch, and the key for `prepare`.
   """
   order_key, step_key = jax.random.split(key)
   epoch, position = jnp.divmod(step, task.steps_per_epoch)
   order = order_of(task, order_key, epoch, len(examples.labels))
-  rows = order.rows[position]
-  return take(examples, rows), rows, step_key
+  return take(examples, order.rows[position]), step_key
 
 
 def no_order(task: Task) -> Order:
@@ -191,9 +193,10 @@ def order_of(
 
 
 def take(examples: Batch, rows: jax.Array) -> Batch:
-  """Returns the examples at `rows`."""
+  """Returns the examples at `rows` of a whole data set."""
   # Whole rows of a matrix are the fastest to fetch.
-  return jax.tree.map(
+  taken = jax.tree.map(
     lambda a: a.reshape(len(a), -1)[rows].reshape(*rows.shape, *a.shape[1:]),
     examples,
   )
+  return taken._replace(positions=rows)

@@ -80,6 +80,29 @@ def split(mesh: Mesh, tree: PyTree) -> PyTree:
   return jax.tree.map(of, tree)
 
 
+def split_rows(mesh: Mesh, tree: PyTree) -> PyTree:
+  """Returns, for each array, how all devices share its rows.
+
+  Memories of a row an example are split, where their number divides; what is
+  smaller is copied.
+
+  Args:
+    mesh: the devices.
+    tree: arrays, or their shapes.
+
+  Returns:
+    A tree of shardings.
+  """
+
+  def of(array: jax.Array) -> NamedSharding:
+    is_table = array.ndim > 1 and array.size >= _WORTH_SPLITTING
+    if is_table and array.shape[0] % mesh.size == 0:
+      return by_example(mesh)
+    return replicated(mesh)
+
+  return jax.tree.map(of, tree)
+
+
 def place(tree: PyTree, shardings: PyTree) -> PyTree:
   """Puts values that every host has on the devices.
 

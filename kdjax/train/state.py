@@ -40,6 +40,22 @@ class Weights(NamedTuple):
   rest: models.Tree
 
 
+class Trained(NamedTuple):
+  """What the optimiser sees.
+
+  Attributes:
+    params: of the network.
+    aids: of what is trained beside it, for the sake of its loss alone.
+  """
+
+  params: models.Tree
+  aids: models.Tree
+
+
+# Of a loss that needs none.
+NO_AIDS = Weights({}, {})
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
@@ -51,6 +67,7 @@ class State:
     rest: batch statistics.
     opt_state: the optimiser's.
     ema: moving average of parameters and batch statistics, or None.
+    aids: projectors and memories that the loss needs; no part of the network.
   """
 
   step: jax.Array
@@ -58,6 +75,12 @@ class State:
   rest: models.Tree
   opt_state: optax.OptState
   ema: Weights | None
+  aids: Weights = NO_AIDS
+
+  @property
+  def trained(self) -> Trained:
+    """What the optimiser sees."""
+    return Trained(self.params, self.aids.params)
 
   @property
   def evaluated(self) -> Weights:
@@ -83,6 +106,7 @@ def create(
   optimizer: optax.GradientTransformation,
   *,
   ema_decay: float,
+  aids: Weights = NO_AIDS,
 ) -> State:
   """Returns the state before the first step.
 
@@ -91,6 +115,7 @@ def create(
     rest: initial batch statistics.
     optimizer: whose state to create.
     ema_decay: above 0, keep a moving average.
+    aids: initial projectors and memories.
 
   Returns:
     The state.
@@ -100,6 +125,7 @@ def create(
     step=jnp.zeros((), jnp.int32),
     params=params,
     rest=rest,
-    opt_state=optimizer.init(params),
+    opt_state=optimizer.init(Trained(params, aids.params)),
     ema=copy if ema_decay else None,
+    aids=aids,
   )

@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from kdjax import models
+from kdjax.terms import Plan
 from kdjax.train.answers import (
   Answers,
   Batch,
@@ -17,7 +19,7 @@ from kdjax.train.answers import (
   part_key,
   prepare,
 )
-from kdjax.train.state import State, Weights
+from kdjax.train.state import PyTree, State, Trained, Weights
 
 METRICS = ('loss', 'accuracy', 'gradient_norm')
 
@@ -42,8 +44,9 @@ def train_step(
     key: the run's key; the step's own is `fold_in(key, state.step)`.
 
   Returns:
-    The new state, and the batch's scalars named by `METRICS`, beside `steps`
-    and `skipped`: 1 and 0, or 0 and 1 with the others 0 for no update.
+    The new state, and the batch's scalars named by `METRICS` and `loss_NAME`
+    for each term of the loss, beside `steps` and `skipped`: 1 and 0, or 0 and 1
+    with the others 0 for no update.
   """
   examples, dropout_key = prepare(task, batch, key, state.step)
   return update(task, state, teacher, examples, dropout_key)
@@ -72,47 +75,63 @@ def update(
     As `train_step`.
   """
   mean = _mean_over_parts if task.parts > 1 else _mean_over_batch
-  loss, accuracy, rest, gradient = mean(task, state, teacher, examples, key)
+  means, rests, gradient = mean(task, state, teacher, examples, key)
   norm = optax.tree.norm(gradient)
-  finite = jnp.isfinite(loss) & jnp.isfinite(norm) & _all_finite(rest) & going
+  finite = (
+    jnp.isfinite(means['loss'])
+    & jnp.isfinite(norm)
+    & _all_finite(rests)
+    & going
+  )
 
   def keep() -> State:
     step = state.step + task.skip_nonfinite
     return dataclasses.replace(state, step=step)
 
   state = jax.lax.cond(
-    finite, lambda: _update(task, state, rest, gradient), keep
+    finite, lambda: _update(task, state, rests, gradient), keep
   )
-  metrics = {
-    'loss': loss,
-    'accuracy': accuracy,
-    'gradient_norm': norm,
-    'steps': 1.0,
-  }
+  metrics = {**means, 'gradient_norm': norm, 'steps': 1.0}
   metrics = {k: jnp.where(finite, v, 0.0) for k, v in metrics.items()}
   return state, metrics | {'skipped': jnp.where(finite, 0.0, 1.0)}
 
 
-def zero_sums() -> dict[str, jax.Array]:
-  """Returns the metrics' sums before the first step."""
-  return {name: jnp.zeros(()) for name in (*METRICS, 'steps', 'skipped')}
+def zero_sums(plan: Plan = ()) -> dict[str, jax.Array]:
+  """Returns the metrics' sums before the first step of a loss with terms."""
+  names = (*METRICS, *(f'loss_{term.name}' for term in plan))
+  return {name: jnp.zeros(()) for name in (*names, 'steps', 'skipped')}
+
+
+class _Rests(NamedTuple):
+  """What changes without a gradient."""
+
+  student: models.Tree
+  aids: models.Tree
 
 
 def _update(
-  task: Task, state: State, rest: models.Tree, gradient: models.Tree
+  task: Task, state: State, rests: _Rests, gradient: Trained
 ) -> State:
   """The state after an update by `gradient`."""
   updates, opt_state = task.optimizer.update(
-    gradient, state.opt_state, state.params
+    gradient, state.opt_state, state.trained
   )
-  params = optax.apply_updates(state.params, updates)
+  params, aids = optax.apply_updates(state.trained, updates)
   ema = state.ema
   if ema is not None:
     # Early on the average is short: it forgets the initialisation.
     early = (1 + state.step) / (10 + state.step)
     decay = jnp.minimum(task.settings.ema_decay, early)
-    ema = optax.incremental_update(Weights(params, rest), ema, 1 - decay)
-  return State(state.step + 1, params, rest, opt_state, ema)
+    new = Weights(params, rests.student)
+    ema = optax.incremental_update(new, ema, 1 - decay)
+  return State(
+    step=state.step + 1,
+    params=params,
+    rest=rests.student,
+    opt_state=opt_state,
+    ema=ema,
+    aids=Weights(aids, rests.aids),
+  )
 
 
 def _mean_over_batch(
@@ -121,18 +140,20 @@ def _mean_over_batch(
   teacher: Weights | None,
   examples: Examples,
   key: jax.Array,
-) -> tuple[jax.Array, jax.Array, models.Tree, models.Tree]:
-  """Mean loss, accuracy, new batch statistics, and gradient."""
+) -> tuple[dict[str, jax.Array], _Rests, Trained]:
+  """Means by the names of metrics, what else changes, and the gradient."""
 
-  def mean_loss(params: models.Tree) -> tuple[jax.Array, Answers]:
-    answers = answer(task, params, state, teacher, examples, key)
-    return jnp.mean(answers.losses), answers
+  def mean_loss(trained: Trained) -> tuple[jax.Array, Answers]:
+    answers = answer(task, trained, state, teacher, examples, key)
+    return answers.loss, answers
 
   (loss, answers), gradient = jax.value_and_grad(mean_loss, has_aux=True)(
-    state.params
+    state.trained
   )
   correct = jnp.argmax(answers.logits, -1) == examples.labels
-  return loss, jnp.mean(correct), answers.rest, gradient
+  means = {'loss': loss, 'accuracy': jnp.mean(correct)}
+  means |= {f'loss_{name}': value for name, value in answers.terms.items()}
+  return means, _Rests(answers.rest, answers.aids), gradient
 
 
 def _mean_over_parts(
@@ -141,7 +162,7 @@ def _mean_over_parts(
   teacher: Weights | None,
   examples: Examples,
   key: jax.Array,
-) -> tuple[jax.Array, jax.Array, models.Tree, models.Tree]:
+) -> tuple[dict[str, jax.Array], _Rests, Trained]:
   """The same over parts of the batch, one after the other.
 
   Each takes every `parts`-th example, so that all devices share each part.
@@ -151,27 +172,31 @@ def _mean_over_parts(
     examples,
   )
 
+  def mean(
+    rests: _Rests, index: jax.Array, part: Examples
+  ) -> tuple[dict[str, jax.Array], _Rests, Trained]:
+    aids = state.aids._replace(rest=rests.aids)
+    now = dataclasses.replace(state, rest=rests.student, aids=aids)
+    of_part = part_key(task, key, index)
+    return _mean_over_batch(task, now, teacher, part, of_part)
+
   def body(carry: tuple, part: tuple) -> tuple[tuple, None]:
-    rest, totals = carry
-    index, examples = part
-    *means, rest, gradient = _mean_over_batch(
-      task,
-      dataclasses.replace(state, rest=rest),
-      teacher,
-      examples,
-      part_key(task, key, index),
-    )
-    return (rest, jax.tree.map(jnp.add, totals, (means, gradient))), None
+    rests, totals = carry
+    means, rests, gradient = mean(rests, *part)
+    return (rests, jax.tree.map(jnp.add, totals, (means, gradient))), None
 
-  zero = jnp.zeros(())
-  totals = [zero, zero], jax.tree.map(jnp.zeros_like, state.params)
-  (rest, totals), _ = jax.lax.scan(
-    body, (state.rest, totals), (jnp.arange(task.parts), split)
+  parts = jnp.arange(task.parts), split
+  rests = _Rests(state.rest, state.aids.rest)
+  first = jax.tree.map(lambda a: a[0], parts)
+  means, _, gradient = jax.eval_shape(mean, rests, *first)
+  totals = jax.tree.map(
+    lambda a: jnp.zeros(a.shape, jnp.float32), (means, gradient)
   )
-  (loss, accuracy), gradient = jax.tree.map(lambda t: t / task.parts, totals)
-  return loss, accuracy, rest, gradient
+  (rests, totals), _ = jax.lax.scan(body, (rests, totals), parts)
+  means, gradient = jax.tree.map(lambda t: t / task.parts, totals)
+  return means, rests, gradient
 
 
-def _all_finite(tree: models.Tree) -> jax.Array:
+def _all_finite(tree: PyTree) -> jax.Array:
   checks = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
   return functools.reduce(jnp.logical_and, checks, jnp.ones((), bool))

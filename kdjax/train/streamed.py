@@ -59,9 +59,10 @@ class Streamed:
       donate_argnums=0,
       out_shardings=(jax.tree.map(lambda a: a.sharding, snapshot), everywhere),
     )
-    batch = Batch(
-      *sharding.shapes(self._mesh, self._task.batch_size, self._split[:2])
+    inputs, labels = sharding.shapes(
+      self._mesh, self._task.batch_size, self._split[:2]
     )
+    batch = Batch(inputs, labels, positions=labels)
     index = sharding.place(np.int32(0), everywhere)
     self._run = run.lower(
       snapshot, self._teacher, batch, self._key, index
@@ -82,7 +83,7 @@ class Streamed:
       self._iterator, self._next = self._batches(start), start
     waiting = collections.deque()
     for index in range(start, stop):
-      batch, _ = self._fetch()
+      batch = self._fetch()
       snapshot, done = self.take(snapshot, batch, index)
       waiting.append(done)
       if len(waiting) > _AHEAD:
@@ -106,22 +107,26 @@ class Streamed:
     with jax.transfer_guard('disallow'):
       return self._run(snapshot, self._teacher, batch, self._key, index)
 
-  def batch(self, step: int) -> tuple[Batch, np.ndarray, jax.Array]:
-    """Returns the batch of a step, its positions, and the key to prepare it."""
+  def batch(self, step: int) -> tuple[Batch, jax.Array]:
+    """Returns the batch of a step, and the key to prepare it."""
     self._iterator, self._next = self._batches(step), step
-    batch, positions = self._fetch()
+    batch = self._fetch()
     self._next = -1
-    gather = jax.jit(lambda x: x, out_shardings=sharding.replicated(self._mesh))
-    (positions,) = sharding.from_hosts(self._mesh, (positions,))
-    return batch, jax.device_get(gather(positions)), self._key
+    return batch, self._key
 
-  def _fetch(self) -> tuple[Batch, np.ndarray]:
+  def positions(self, batch: Batch) -> np.ndarray:
+    """Returns where in the training set the examples of all hosts are."""
+    gather = jax.jit(lambda x: x, out_shardings=sharding.replicated(self._mesh))
+    return jax.device_get(gather(batch.positions))
+
+  def _fetch(self) -> Batch:
     local = next(self._iterator)
     self._next += 1
-    inputs, labels = sharding.from_hosts(
-      self._mesh, (local.inputs, local.labels)
+    positions = local.positions.astype(np.int32)
+    inputs, labels, positions = sharding.from_hosts(
+      self._mesh, (local.inputs, local.labels, positions)
     )
-    return Batch(inputs, labels), local.positions.astype(np.int32)
+    return Batch(inputs, labels, positions=positions)
 
 
 def _step_at(

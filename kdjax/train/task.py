@@ -1,5 +1,6 @@
 """From a configuration and a data set to what training runs on."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,13 +12,15 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kdjax import data, methods, models
+from kdjax import data, methods, models, terms
 from kdjax.train import (
   answers,
   evaluate,
   examine,
   feeds,
+  lesson,
   optimizer,
+  parts,
   sharding,
   step,
 )
@@ -35,6 +38,7 @@ class Job(NamedTuple):
     like: shapes, types and places of what changes in the training.
     initialise: makes it, as it is before the first step.
     dev: evaluates the network on the held-out set.
+    parts: measures the parts of the loss.
     rate: the learning rate as a function of the step.
     num_steps: steps in the whole training.
   """
@@ -46,6 +50,7 @@ class Job(NamedTuple):
   like: Snapshot
   initialise: Callable[[], Snapshot]
   dev: examine.Examiner
+  parts: parts.Parts
   rate: Callable[[int], jax.Array]
   num_steps: int
 
@@ -168,6 +173,7 @@ def prepare(
   """
   steps_per_epoch = check(config, dataset, mesh)
   update = optimizer.make(config, steps_per_epoch=steps_per_epoch)
+  outline = outlined(config, dataset, teacher)
   graphdef = shapes(config, dataset).graphdef
   task = answers.Task(
     student=graphdef,
@@ -184,16 +190,18 @@ def prepare(
     parts=config.accumulate_steps,
     mixup=config.dataset.mixup,
     skip_nonfinite=config.nonfinite == 'skip',
+    lesson=outline.lesson,
   )
   weights = teacher and _place(
     config, 'teacher', Weights(teacher.params, teacher.rest), mesh
   )
-  initialise = functools.partial(_initial, config, dataset, update)
+  initialise = functools.partial(_initial, config, dataset, outline, update)
   like = _like(config, jax.eval_shape(initialise), mesh)
   count = evaluator(graphdef, dataset.dev, config, dataset, mesh)
+  feed = feeds.make(config, dataset, task, weights, mesh)
   return Job(
     task=task,
-    feed=feeds.make(config, dataset, task, weights, mesh),
+    feed=feed,
     teacher=weights,
     ids=_ids(dataset.train),
     like=like,
@@ -201,6 +209,7 @@ def prepare(
       initialise, out_shardings=jax.tree.map(lambda a: a.sharding, like)
     ),
     dev=examine.make(count, dataset.dev, task, weights, mesh),
+    parts=parts.Parts(task, weights, feed.batch, examine.options(mesh)),
     rate=jax.jit(optimizer.schedule(config, steps_per_epoch=steps_per_epoch)),
     num_steps=config.num_epochs * steps_per_epoch,
   )
@@ -210,40 +219,99 @@ def _ids(split: data.Split) -> np.ndarray:
   return np.arange(len(split.labels)) if split.ids is None else split.ids
 
 
-def like(config: ConfigDict, dataset: data.Dataset, mesh: Mesh) -> Snapshot:
+def outlined(
+  config: ConfigDict,
+  dataset: data.Dataset,
+  teacher: Network | None,
+  labels: np.ndarray | None = None,
+) -> lesson.Outline:
+  """Returns what the loss compares beside logits, before the first step.
+
+  Args:
+    config: what trains.
+    dataset: `train` is what it trains on.
+    teacher: a network or its shapes, or None for a method without one.
+    labels: of what it trains on, where that is not all of `train`.
+
+  Returns:
+    The outline.
+
+  Raises:
+    ValueError: a term of the loss cannot compare these networks, or needs what
+      there is not.
+  """
+  labels = dataset.train.labels if labels is None else labels
+  found = lesson.Outline(
+    config,
+    shapes(config, dataset),
+    teacher,
+    input_shape=dataset.input_shape,
+    data=terms.DataSet(labels, dataset.num_classes),
+  )
+  remembers = any(term.name == 'crd' for term in found.lesson.plan)
+  if remembers and config.dataset.mixup:
+    raise ValueError(
+      f'config.dataset.mixup={config.dataset.mixup}: crd remembers each '
+      f'example, and a mixed one is none'
+    )
+  if remembers and len(np.unique(labels)) < 2:
+    raise ValueError('crd needs examples of at least two classes')
+  return found
+
+
+def like(
+  config: ConfigDict,
+  dataset: data.Dataset,
+  mesh: Mesh,
+  teacher: Network | None = None,
+) -> Snapshot:
   """Returns shapes, types and places of what a training saves.
 
   Args:
     config: what trains.
     dataset: what it trains on.
     mesh: the devices.
+    teacher: a network or its shapes, or None for a method without one.
 
   Returns:
     A snapshot without values.
   """
   steps_per_epoch = len(dataset.train.labels) // config.batch_size
   update = optimizer.make(config, steps_per_epoch=steps_per_epoch)
-  initialise = functools.partial(_initial, config, dataset, update)
+  outline = outlined(config, dataset, teacher)
+  initialise = functools.partial(_initial, config, dataset, outline, update)
   return _like(config, jax.eval_shape(initialise), mesh)
 
 
 def _initial(
   config: ConfigDict,
   dataset: data.Dataset,
+  outline: lesson.Outline,
   update: optax.GradientTransformation,
 ) -> Snapshot:
   """What is before the first step."""
   _, params, rest = models.split(build(config, dataset))
-  state = create(params, rest, update, ema_decay=config.ema_decay)
-  return Snapshot(state, step.zero_sums())
+  state = create(
+    params,
+    rest,
+    update,
+    ema_decay=config.ema_decay,
+    aids=outline.aids(config.seed),
+  )
+  return Snapshot(state, step.zero_sums(outline.lesson.plan))
 
 
 def _like(config: ConfigDict, shapes: Snapshot, mesh: Mesh) -> Snapshot:
   """The same with the places of the arrays."""
+  places = _shardings(config, 'student', shapes, mesh)
+  aids = places.state.aids._replace(
+    rest=sharding.split_rows(mesh, shapes.state.aids.rest)
+  )
+  places = places._replace(state=dataclasses.replace(places.state, aids=aids))
   return jax.tree.map(
     lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
     shapes,
-    _shardings(config, 'student', shapes, mesh),
+    places,
   )
 
 

@@ -8,11 +8,12 @@ import tempfile
 import warnings
 from pathlib import Path
 
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 import kdjax
-from kdjax import data
-from kdjax.train import checkpoint, hosts, manifest, workdirs
+from kdjax import data, models
+from kdjax.train import checkpoint, hosts, manifest, task, workdirs
 from kdjax.train.files import read_json, write_json
 from kdjax.train.loop import Fitted, fit, restore
 from kdjax.train.session import Session
@@ -64,6 +65,7 @@ def config_of(config: ConfigDict) -> ConfigDict:
     own.student = ConfigDict({key: config.teacher[key] for key in _NETWORK})
   for key in _TRAINING:
     own[key] = config.teacher[key]
+  own.also = ()
   own.seed = _SEEDS + config.teacher.seed
   own.dataset.num_labels = 0
   own.dataset.exclude_classes = ()
@@ -100,38 +102,149 @@ def obtain(
   workdir: Path,
   session: Session,
 ) -> Network:
-  """Returns the trained teacher.
+  """Returns the trained teacher; several are one ensemble.
 
   From `config.teacher.checkpoint` where it is given; else from the workdir,
   else from the cache, else by training it into the workdir, from where the
-  cache takes a copy.
+  cache takes a copy. Likewise one for each of `config.teacher.num_seeds`, and
+  those of `config.teacher.others`.
 
   Args:
     config: a run's configuration.
     dataset: with the whole training set.
-    workdir: takes `teacher/`.
+    workdir: takes `teacher/`, and `teacher2/` and so on.
     session: the devices, and those who watch.
 
   Returns:
     The network after its last step.
 
   Raises:
-    ValueError: the given checkpoint is missing or of another network.
+    ValueError: a given checkpoint is missing or of another network.
   """
-  if config.teacher.checkpoint:
-    return restore(
-      check_checkpoint(config),
-      dataset,
-      directory=Path(config.teacher.checkpoint),
-      mesh=session.mesh,
+  members = [
+    _restored(config, saved, dataset, session.mesh)
+    if isinstance(saved, Path)
+    else _obtain(config, saved, dataset, workdir / folder, session)
+    for folder, saved in _sources(config).items()
+  ]
+  return _as_one(config, members)
+
+
+def shapes(config: ConfigDict, dataset: data.Dataset) -> Network:
+  """Returns what `obtain` would, without a number in it.
+
+  Args:
+    config: a run's configuration.
+    dataset: decides the input shape and the classes.
+
+  Returns:
+    The network's shapes.
+
+  Raises:
+    ValueError: a given checkpoint is missing or of another network.
+  """
+  members = [
+    task.shapes(
+      check_folder(config, saved) if isinstance(saved, Path) else saved, dataset
     )
-  own = config_of(config)
-  directory = workdir / 'teacher'
+    for saved in _sources(config).values()
+  ]
+  return _as_one(config, members)
+
+
+def restore_all(
+  config: ConfigDict, dataset: data.Dataset, *, workdir: Path, mesh: Mesh
+) -> Network:
+  """Returns the teacher of a finished run.
+
+  Args:
+    config: the run's configuration.
+    dataset: with the whole training set.
+    workdir: holds the teachers that the run has trained.
+    mesh: the devices.
+
+  Returns:
+    The network after its last step.
+
+  Raises:
+    ValueError: a teacher is missing or damaged.
+  """
+  members = []
+  for folder, saved in _sources(config).items():
+    if isinstance(saved, Path):
+      members.append(_restored(config, saved, dataset, mesh))
+    else:
+      given = config.copy_and_resolve_references()
+      given.teacher.seed = saved.seed - _SEEDS
+      given.teacher.checkpoint = str(workdir / folder)
+      members.append(_restored(given, workdir / folder, dataset, mesh))
+  return _as_one(config, members)
+
+
+def configs(config: ConfigDict) -> list[ConfigDict]:
+  """Returns the configurations of all teachers that a run trains.
+
+  Args:
+    config: a run's.
+
+  Returns:
+    As `config_of`, one for each seed; none where a checkpoint is given.
+  """
+  return [
+    saved for saved in _sources(config).values() if not isinstance(saved, Path)
+  ]
+
+
+def _sources(config: ConfigDict) -> dict[str, Path | ConfigDict]:
+  """By folder in the workdir: where each teacher is, or what trains it."""
+  given = config.teacher.checkpoint
+  if given:
+    found = {'teacher': Path(given)}
+  else:
+    found = {}
+    for i in range(config.teacher.num_seeds):
+      own = config_of(config)
+      own.seed += i
+      found[f'teacher{i + 1}' if i else 'teacher'] = own
+  others = (Path(folder) for folder in config.teacher.others)
+  return found | {f'other {folder}': folder for folder in others}
+
+
+def _as_one(config: ConfigDict, members: list[Network]) -> Network:
+  if len(members) == 1:
+    return members[0]
+  c = config.teacher
+  ensemble = models.Ensemble(
+    [models.merge(*member) for member in members],
+    shares=tuple(c.shares) or (1.0,) * len(members),
+    average=c.average,
+    temperature=config.temperature,
+    features_from=c.features_from,
+  )
+  return Network(*models.split(ensemble))
+
+
+def _restored(
+  config: ConfigDict, folder: Path, dataset: data.Dataset, mesh: Mesh
+) -> Network:
+  return restore(
+    check_folder(config, folder), dataset, directory=folder, mesh=mesh
+  )
+
+
+def _obtain(
+  config: ConfigDict,
+  own: ConfigDict,
+  dataset: data.Dataset,
+  directory: Path,
+  session: Session,
+) -> Network:
+  """One teacher, from the workdir, the cache, or trained."""
   cached = _cache_dir(config)
   if cached:
     cached = cached / fingerprint(own, dataset)
   if cached and hosts.on_primary(lambda: _take(cached, directory)):
-    session.reporter.say(f'teacher   from the cache: {cached}')
+    session.reporter.say(f'{directory.name}   from the cache: {cached}')
   fitted = _train(own, dataset, directory, session)
   if cached:
     hosts.on_primary(lambda: _copy(directory, cached))
@@ -149,7 +262,7 @@ def _train(
     workdirs.carried_out_as(own, saved),
     dataset,
     teacher=None,
-    name='teacher',
+    name=directory.name,
     directory=directory,
     session=session,
   )
@@ -167,11 +280,13 @@ def _saved_config(own: ConfigDict, directory: Path) -> dict:
   return read_json(path)
 
 
-def check_checkpoint(config: ConfigDict) -> ConfigDict:
-  """Returns what `config.teacher.checkpoint` was trained by.
+def check_folder(config: ConfigDict, directory: Path) -> ConfigDict:
+  """Returns what a given teacher was trained by.
 
   Args:
     config: a run's configuration.
+    directory: `config.teacher.checkpoint`, or one of `config.teacher.others`,
+      which may hold any network.
 
   Returns:
     The configuration in the folder.
@@ -179,9 +294,10 @@ def check_checkpoint(config: ConfigDict) -> ConfigDict:
   Raises:
     ValueError: it is no trained network, or of another network or other data.
   """
-  directory = Path(config.teacher.checkpoint)
   path = directory / 'config.json'
-  given = f'config.teacher.checkpoint={str(directory)!r}'
+  is_other = str(directory) != config.teacher.checkpoint
+  key = 'others' if is_other else 'checkpoint'
+  given = f'config.teacher.{key}={str(directory)!r}'
   if not path.exists() or not (directory / 'checkpoints').exists():
     raise ValueError(
       f'{given} is not a trained network: it needs config.json and '
@@ -192,14 +308,15 @@ def check_checkpoint(config: ConfigDict) -> ConfigDict:
   others = workdirs.differences(saved, {}) ^ set(asked)
   if not others <= workdirs.CIRCUMSTANCES:
     raise ValueError(f'{given}: its config.json is not one of a network')
-  parts = {key: saved[key] for key in ('student', 'dataset')}
+  names = ('dataset',) if is_other else ('student', 'dataset')
+  parts = {name: saved[name] for name in names}
   different = (
-    workdirs.differences(parts, {key: asked[key] for key in parts})
+    workdirs.differences(parts, {name: asked[name] for name in names})
     - workdirs.CIRCUMSTANCES
     - {'dataset.augment'}
   )
   if different:
-    names = sorted(key.replace('student', 'teacher') for key in different)
+    names = sorted(name.replace('student', 'teacher') for name in different)
     raise ValueError(
       f'{given} was trained with other values of config.'
       f'{", config.".join(names)}: see {path}'

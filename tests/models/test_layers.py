@@ -140,3 +140,44 @@ def test_batch_statistics_are_computed_in_float32():
   np.testing.assert_allclose(
     np.asarray(outputs, np.float64), (exact - mean) / np.sqrt(var), rtol=0.03
   )
+
+
+def test_a_bias_is_added_to_each_channel():
+  conv = layers.Conv(2, 3, size=3, stride=1, bias=True, rngs=nnx.Rngs(0))
+  np.testing.assert_array_equal(conv.bias[...], np.zeros(3))
+  inputs, _ = _draw((4, 4), 3, (2, 3))
+  without = conv(inputs)
+  conv.bias[...] = jnp.array([1.0, 2.0, 3.0])
+  np.testing.assert_allclose(
+    conv(inputs), without + jnp.array([[[[1.0, 2.0, 3.0]]]]), rtol=1e-5
+  )
+
+
+@pytest.mark.parametrize('shape', [(4, 6), (5, 7), (3, 4)])
+def test_max_pool(shape):
+  """Values and gradients of `nnx`'s, which are slow on a CPU."""
+  inputs, _ = _draw(shape, 3, (4, 4))
+  weights = np.random.default_rng(1).normal(
+    size=(3, shape[0] // 2, shape[1] // 2, 4)
+  )
+  theirs = lambda x: nnx.max_pool(x, (2, 2), (2, 2))
+  gradient = lambda pool: jax.grad(lambda x: (pool(x) * weights).sum())(inputs)
+  np.testing.assert_array_equal(layers.halve_by_max(inputs), theirs(inputs))
+  np.testing.assert_array_equal(gradient(layers.halve_by_max), gradient(theirs))
+
+
+@pytest.mark.parametrize('shape', [(4, 6), (5, 7), (1, 1)])
+def test_mean_pool(shape):
+  inputs, _ = _draw(shape, 3, (4, 4))
+  desired = nnx.avg_pool(inputs, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+  np.testing.assert_allclose(
+    layers.halve_by_mean(inputs), desired, rtol=1e-5, atol=1e-6
+  )
+
+
+def test_shuffle_sends_each_group_to_every_group():
+  inputs = jnp.arange(24).reshape(1, 1, 2, 12)
+  shuffled = layers.shuffle(inputs, num_groups=3)
+  expected = [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]
+  np.testing.assert_array_equal(shuffled[0, 0, 0], expected)
+  np.testing.assert_array_equal(shuffled[0, 0, 1], np.add(expected, 12))

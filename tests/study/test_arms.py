@@ -15,8 +15,10 @@ def searching(**ranges):
   """A configuration that searches these keys and no others."""
   config = default()
   for key in config.study.search:
-    if key != 'optimizer':
+    if key not in ('optimizer', 'terms'):
       config.study.search[key] = ranges.pop(key, ())
+  for block in config.study.search.terms.values():
+    block.weight = ()
   config.study.search.optimizer.weight_decay = ranges.pop('weight_decay', ())
   assert not ranges
   return config

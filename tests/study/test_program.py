@@ -69,7 +69,7 @@ def test_cropped_images_and_batch_norm_side_by_side_and_in_turn(
 ):
   """The teacher answers in every step, once for all students of a seed."""
   where = images.scene(convolutional, mesh)
-  assert where.examples.teacher_logits is None
+  assert where.examples.teacher is None
   trials = arms.trials(convolutional, arms.parse('kd'))[:2]
   alone = images.alone(convolutional, trials[1], 3)
   assert alone.rest['stem_norm']['mean'].any()

@@ -28,7 +28,7 @@ def test_every_device_holds_the_training_set_and_the_answers(
   train, dev = vectors.dataset.train, vectors.dataset.dev
   np.testing.assert_array_equal(where.examples.inputs, train.inputs)
   np.testing.assert_array_equal(where.examples.labels, train.labels)
-  close(where.examples.teacher_logits, of_teacher(vectors, train))
+  close(where.examples.teacher.logits, of_teacher(vectors, train))
   close(where.dev_logits, of_teacher(vectors, dev))
   assert mesh.size == 2
   for leaf in jax.tree.leaves(where[3:]):
@@ -59,19 +59,19 @@ def test_a_batch_is_no_larger_than_the_split(vectors, config, mesh):
 )
 def test_a_teacher_may_answer_in_every_step(values, vectors, config, mesh):
   found = vectors.scene(override(config, values), mesh)
-  assert found.examples.teacher_logits is None
+  assert found.examples.teacher is None
   close(found.dev_logits, of_teacher(vectors, vectors.dataset.dev))
   assert found.teacher is not None
 
 
 def test_without_answers_and_without_a_teacher(where):
   asked = where.unanswered()
-  assert asked.examples.teacher_logits is None
+  assert asked.examples.teacher is None
   assert asked.teacher is where.teacher
   assert asked.dev_logits is where.dev_logits
   alone = where.alone()
   assert alone.teacher is alone.teacher_weights is alone.dev_logits is None
-  assert alone.examples.teacher_logits is None
+  assert alone.examples.teacher is None
   assert alone.examples.inputs is where.examples.inputs
   assert alone.test is where.test
 
@@ -79,7 +79,7 @@ def test_without_answers_and_without_a_teacher(where):
 def test_there_may_be_no_teacher(vectors, config, mesh):
   found = scene.make(config, vectors.dataset, None, mesh)
   assert found.teacher_weights is found.dev_logits is None
-  assert found.examples.teacher_logits is None
+  assert found.examples.teacher is None
 
 
 def test_how_good_and_how_large_the_teacher_is(where, vectors, mesh):

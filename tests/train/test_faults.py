@@ -202,7 +202,8 @@ def test_batch_statistics_are_named(plain, forty, session):
   state = job.initialise().state
   rest = jax.tree.map(lambda a: a * np.inf, state.rest)
   state = dataclasses.replace(state, rest=rest)
-  batch, positions, key = job.feed.batch(0)
+  batch, key = job.feed.batch(0)
+  positions = job.feed.positions(batch)
   after, metrics = step.train_step(job.task, state, None, batch, key)
   assert (int(after.step), metrics['skipped']) == (0, 1.0)
   chex.assert_trees_all_equal(after.params, state.params)

@@ -122,7 +122,8 @@ def test_a_gradient_is_named_by_its_leaf(plain, forty, session):
     loss=lambda x, c: jnp.sqrt(jnp.sum(x.student.logits * 0.0, -1)),
   )
   state = job.initialise().state
-  batch, positions, key = job.feed.batch(0)
+  batch, key = job.feed.batch(0)
+  positions = job.feed.positions(batch)
   after, metrics = step.train_step(task, state, None, batch, key)
   chex.assert_trees_all_equal(after, state)
   assert (metrics['steps'], metrics['skipped']) == (0.0, 1.0)

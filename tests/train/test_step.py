@@ -123,7 +123,7 @@ def test_logits_computed_beforehand_change_nothing():
   )
   key = jax.random.key(0)
   fresh = step.train_step(task, state, teacher, batch, key)
-  cached = batch._replace(teacher_logits=outputs.logits)
+  cached = batch._replace(teacher=models.Outputs(outputs.logits, {}))
   _close(step.train_step(task, state, teacher, cached, key), fresh)
 
 
@@ -319,14 +319,14 @@ def test_mixup_mixes_inputs_and_losses():
     atol=1e-6,
   )
   found = answers.answer(
-    task, state.params, state, teacher, examples, dropout_key
+    task, state.trained, state, teacher, examples, dropout_key
   )
   losses = []
   for labels in (batch.labels, jnp.roll(batch.labels, 1)):
     plain = examples._replace(labels=labels, shares=None, partners=None)
     losses.append(
       answers.answer(
-        task, state.params, state, teacher, plain, dropout_key
+        task, state.trained, state, teacher, plain, dropout_key
       ).losses
     )
   np.testing.assert_allclose(

@@ -1,0 +1,142 @@
+"""What a loss compares beside logits, and with what help."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from ml_collections import ConfigDict
+
+from kdjax import methods, models, terms
+from kdjax.train.state import NO_AIDS, Network, Weights
+
+# Folded into the seed, so that no aid starts from a key of the student.
+_AIDS = 0x414944
+
+
+@dataclasses.dataclass(frozen=True)
+class Lesson:
+  """What a loss compares beside logits. Nothing here is an array.
+
+  Attributes:
+    plan: its terms.
+    aids: graph definition of what is trained beside the student for them.
+    student_taps: paths of modules whose outputs are features.
+    teacher_taps: likewise.
+    teacher_features: names of the teacher's features that are looked at.
+    shares: of several teachers in the mean of their losses; () where they
+      answer as one.
+  """
+
+  plan: terms.Plan = ()
+  aids: nnx.GraphDef | None = None
+  student_taps: tuple[str, ...] = ()
+  teacher_taps: tuple[str, ...] = ()
+  teacher_features: tuple[str, ...] = ()
+  shares: tuple[float, ...] = ()
+
+
+NO_LESSON = Lesson()
+
+
+class Outline:
+  """A lesson before the first step."""
+
+  def __init__(
+    self,
+    config: ConfigDict,
+    student: Network,
+    teacher: Network | None,
+    *,
+    input_shape: Sequence[int],
+    data: terms.DataSet,
+  ) -> None:
+    """Finds out what is compared.
+
+    Args:
+      config: a configuration.
+      student: the network, or its shapes.
+      teacher: likewise, or None for a method without one.
+      input_shape: of one example.
+      data: the training set.
+
+    Raises:
+      ValueError: features that there are not, or that a term cannot compare.
+    """
+    self._config, self._data = config, data
+    self.lesson, self._features = NO_LESSON, ()
+    if teacher is None:
+      return
+    names = methods.terms_of(config)
+    networks = {'student': student, 'teacher': teacher}
+    plain = [_features(n, input_shape) for n in networks.values()]
+    plan = terms.plan(names, config, *plain)
+    wanted = terms.features(plan)
+    taps = [
+      tuple(name for name in names if name not in known)
+      for names, known in zip(wanted, plain, strict=True)
+    ]
+    self._features = tuple(
+      _features(network, input_shape, paths, f'the {name}: ')
+      for (name, network), paths in zip(networks.items(), taps, strict=True)
+    )
+    shares = _shares(teacher, config)
+    self.lesson = Lesson(
+      plan=plan,
+      student_taps=taps[0],
+      teacher_taps=taps[1],
+      teacher_features=(*wanted[1], *(('members',) if shares else ())),
+      shares=shares,
+    )
+    aids = nnx.eval_shape(functools.partial(self._build, config.seed))
+    if jax.tree.leaves(nnx.state(aids)):
+      graphdef, _, _ = models.split(aids)
+      self.lesson = dataclasses.replace(self.lesson, aids=graphdef)
+
+  def aids(self, seed: int) -> Weights:
+    """Returns what is trained beside the student, before the first step."""
+    if self.lesson.aids is None:
+      return NO_AIDS
+    _, params, rest = models.split(self._build(seed))
+    return Weights(params, rest)
+
+  def _build(self, seed: int) -> nnx.Module:
+    key = jax.random.fold_in(jax.random.key(seed), _AIDS)
+    return terms.build_aids(
+      self.lesson.plan,
+      self._config,
+      *self._features,
+      self._data,
+      rngs=nnx.Rngs(key),
+    )
+
+
+def _features(
+  network: Network,
+  input_shape: Sequence[int],
+  taps: tuple[str, ...] = (),
+  prefix: str = '',
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes of a network's features, for a batch of two."""
+  inputs = jax.ShapeDtypeStruct((2, *input_shape), jnp.float32)
+
+  def ask(params: models.Tree, rest: models.Tree, inputs: jax.Array) -> dict:
+    outputs, _ = models.apply(
+      network.graphdef, params, rest, inputs, train=False, taps=taps
+    )
+    return outputs.features
+
+  try:
+    return jax.eval_shape(ask, network.params, network.rest, inputs)
+  except ValueError as error:
+    raise ValueError(f'{prefix}{error}') from error
+
+
+def _shares(teacher: Network, config: ConfigDict) -> tuple[float, ...]:
+  """Of each of several teachers whose losses are averaged."""
+  if config.teacher.average != 'losses':
+    return ()
+  model = nnx.merge(teacher.graphdef, teacher.params, teacher.rest)
+  return model.shares if isinstance(model, models.Ensemble) else ()
