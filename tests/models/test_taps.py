@@ -78,9 +78,7 @@ def test_what_modules_return_at_every_depth_in_any_order(paths, model):
   np.testing.assert_array_equal(seen['blocks/0/conv/norm'], norm)
   np.testing.assert_array_equal(seen['blocks/0/conv'], norm)
   np.testing.assert_array_equal(seen['blocks/0'], block)
-  np.testing.assert_array_equal(
-    seen['head'], model(INPUTS, train=False).logits
-  )
+  np.testing.assert_array_equal(seen['head'], model(INPUTS, train=False).logits)
 
 
 def test_the_model_is_as_it_was(model):
@@ -150,7 +148,10 @@ def test_batch_statistics_still_move(model):
     ('head/kernel', "no feature or module 'kernel'; there are none"),
     ('width', "no feature or module 'width'"),
     ('', "no feature or module ''; there are blocks, head, parts"),
-    ('parts/pairs', "'parts/pairs' gives no feature: the module returned tuple"),
+    (
+      'parts/pairs',
+      "'parts/pairs' gives no feature: the module returned tuple",
+    ),
     ('parts/unused', "'parts/unused' gives no feature: .* returned nothing"),
     ('blocks', "'blocks' gives no feature"),
     ('parts', "'parts' gives no feature"),

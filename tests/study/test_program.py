@@ -47,6 +47,8 @@ def halved(key, inputs, *, alpha):
     'optimizer.name=adamw schedule.name=step schedule.decay_epochs=(2,3.5) '
     'schedule.warmup_steps=7',
     'kd dataset.mixup=0.4 optimizer.clip_norm=0.5',
+    "crd also=('pkt','l2') terms.crd.num_negatives=16 terms.crd.dim=8 "
+    'terms.l2.projector=conv',
   ],
 )
 def test_other_methods_and_ways_to_train_are_those_of_runs(
