@@ -27,10 +27,10 @@ import numpy as np
 
 from kdjax import analysis, cli
 from kdjax.train import (
-  evaluate,
   experiment,
   feeds,
   finished,
+  predictions,
   progress,
   sharding,
   state,
@@ -84,7 +84,7 @@ class Bench:
   def answers(self, network):
     """Returns what a network says of test: logits, and pooled features."""
     if network.graphdef not in self.asks:
-      self.asks[network.graphdef] = evaluate.make_ask(
+      self.asks[network.graphdef] = predictions.make_ask(
         network.graphdef,
         normalise=feeds.normaliser(self.dataset),
         batch_size=self.config.eval_batch_size,

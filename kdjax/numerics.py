@@ -17,8 +17,13 @@ def log_probs(logits: Array, temperature: Scalar) -> jax.Array:
   """`log softmax(logits / T)`."""
   logits = as_float(logits)
   # Shifted before it is divided, the largest logit is 0 without rounding.
-  logits = logits - jnp.max(logits, axis=-1, keepdims=True)
-  return jax.nn.log_softmax(logits / temperature, axis=-1)
+  logits = (logits - peak(logits)) / temperature
+  return logits - jnp.log(jnp.sum(jnp.exp(logits), axis=-1, keepdims=True))
+
+
+def peak(logits: jax.Array) -> jax.Array:
+  """The largest, `[..., 1]`, to be taken off: its gradient would cancel."""
+  return jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
 
 
 def log(probs: Array) -> jax.Array:
@@ -31,8 +36,7 @@ def log(probs: Array) -> jax.Array:
 def kl(log_target: jax.Array, log_student: jax.Array) -> jax.Array:
   """`KL(p ‖ q)` over the last axis; where `p = 0` nothing is added."""
   target = jnp.exp(log_target)
-  live = target > 0
-  gap = jnp.where(live, log_target, 0.0) - jnp.where(live, log_student, 0.0)
+  gap = jnp.where(target > 0, log_target - log_student, 0.0)
   return jnp.sum(target * gap, axis=-1)
 
 

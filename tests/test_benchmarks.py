@@ -62,6 +62,32 @@ def test_streaming_prints_its_table():
   assert all(row.count('|') == header.count('|') for row in rows)
 
 
+def rows_of(done, title):
+  """Rows of the table that a benchmark prints first."""
+  assert done.returncode == 0, done.stderr
+  header, _, *rows = done.stdout.split('\n\n')[0].splitlines()
+  assert title in header
+  assert all(row.count('|') == header.count('|') for row in rows)
+  assert 'nan' not in done.stdout
+  assert 'JAX' in done.stdout.split('\n\n')[1]
+  return rows
+
+
+def test_loss_memory_prints_its_table():
+  rows = rows_of(run('loss_memory', '--quick'), 'program, MB')
+  assert [row.split()[1] for row in rows] == ['rkd_angle', 'crd']
+
+
+def test_losses_prints_its_table():
+  if not importlib.util.find_spec('torch'):
+    pytest.skip('needs PyTorch, of the extra bench')
+  rows = rows_of(run('losses', '--quick'), 'PyTorch / kdjax')
+  assert len(rows) == 18
+  done = run('losses', '--loss=nsst')
+  assert done.returncode == 2
+  assert "did you mean 'nst'" in done.stderr
+
+
 @pytest.mark.parametrize('flags', [['--alone'], []])
 def test_population_prints_its_tables(flags):
   if not (flags or importlib.util.find_spec('torch')):

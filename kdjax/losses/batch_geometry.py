@@ -40,11 +40,18 @@ def _identical(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 @jax.custom_vjp
-@jax.jit  # which sums without an array of B × B × D
 def _distances(x: jax.Array) -> jax.Array:
   """`‖x_i − x_j‖`; its gradient is 0 where the two are identical."""
-  square = jnp.sum((x[:, None] - x[None]) ** 2, axis=-1)
-  return jnp.where(_identical(x, x)[..., 0], 0.0, jnp.sqrt(square))
+
+  def add(square: jax.Array, feature: jax.Array) -> tuple:
+    one, other = feature[:, None], feature[None]
+    return square + jnp.where(one == other, 0.0, one - other) ** 2, None
+
+  # Without an array of B × B × D. XLA:CPU takes ten times as long for 4 or 16
+  # features at a time.
+  start = jnp.zeros_like(x, shape=(len(x), len(x)))
+  square, _ = jax.lax.scan(add, start, x.T, unroll=8)
+  return jnp.sqrt(square)
 
 
 def _distances_forward(x: jax.Array) -> tuple:
@@ -53,16 +60,16 @@ def _distances_forward(x: jax.Array) -> tuple:
 
 
 def _distances_backward(kept: tuple, gradient: jax.Array) -> tuple:
-  """`Σ_j (g_ij + g_ji) (x_i − x_j) / ‖x_i − x_j‖`, as a product of matrices.
+  """`Σ_j (g_ij + g_ji) (x_i − x_j) / ‖x_i − x_j‖`, as products of matrices.
 
   That errs by no more than rounding of x does.
   """
   x, distances = kept
   zero = distances == 0
-  pull = jnp.where(zero, 0.0, gradient + gradient.T)
-  pull = pull / jnp.where(zero, 1.0, distances)
+  pull = jnp.where(zero, 0.0, gradient) / jnp.where(zero, 1.0, distances)
   x = x - jnp.mean(x, axis=0, keepdims=True)
-  return (jnp.sum(pull, axis=1, keepdims=True) * x - product(pull, x),)
+  total = jnp.sum(pull, axis=1) + jnp.sum(pull, axis=0)
+  return (total[:, None] * x - product(pull, x) - product(pull.T, x),)
 
 
 _distances.defvjp(_distances_forward, _distances_backward)

@@ -49,12 +49,14 @@ def cross_entropy(
   >>> round(float(ce[0]), 4)  # log 4
   1.3863
   """
-  num_classes = student_logits.shape[-1]
-  log_probs = numerics.log_probs(student_logits, 1.0)
-  loss = -numerics.label_entry(
-    log_probs, numerics.is_label(labels, num_classes)
+  logits, labels = numerics.as_float(student_logits), jnp.asarray(labels)
+  peak = numerics.peak(logits)
+  total = jnp.sum(jnp.exp(logits - peak), axis=-1)
+  at_label = jnp.take_along_axis(
+    logits, labels[..., None].astype(jnp.int32), axis=-1, mode='clip'
   )
-  return numerics.nan_unless_class(loss, labels, num_classes)
+  loss = jnp.log(total) - (at_label - peak)[..., 0]
+  return numerics.nan_unless_class(loss, labels, logits.shape[-1])
 
 
 @typed

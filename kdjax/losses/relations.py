@@ -9,6 +9,7 @@ distances and angles are written out, so there is no `jax.jvp` of `irg`,
 `rkd_angle` and `rkd_distance`.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import jax
@@ -222,15 +223,16 @@ def irg(
   0.0741
   """
   _check_stages(students, teachers)
-  gaps = jnp.stack(
-    [
-      batch_geometry.scaled_distances(s) - batch_geometry.scaled_distances(t)
-      for s, t in zip(students, teachers, strict=True)
-    ]
+  gaps = [
+    batch_geometry.scaled_distances(s) - batch_geometry.scaled_distances(t)
+    for s, t in zip(students, teachers, strict=True)
+  ]
+  changes = [after - before for before, after in itertools.pairwise(gaps)]
+  return sum(
+    jnp.mean(part**2) / len(parts)
+    for parts in (gaps, changes)
+    for part in parts
   )
-  edges = jnp.mean(gaps**2)
-  changes = jnp.mean(jnp.diff(gaps, axis=0) ** 2) if len(gaps) > 1 else 0.0
-  return edges + changes
 
 
 @typed

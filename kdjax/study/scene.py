@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from kdjax import data, models
 from kdjax.study.program import AXIS, Stream
-from kdjax.train import evaluate, experiment, feeds, sharding
+from kdjax.train import experiment, feeds, predictions, sharding
 from kdjax.train.answers import Batch
 from kdjax.train.state import Network, Weights
 
@@ -138,7 +138,7 @@ def teacher_scores(where: Scene, mesh: Mesh) -> dict[str, Any]:
 def _predictor(
   config: ConfigDict, dataset: data.Dataset, teacher: Network, mesh: Mesh
 ) -> Callable[[Weights, jax.Array], jax.Array]:
-  return evaluate.make_predict(
+  return predictions.make_predict(
     teacher.graphdef,
     normalise=feeds.normaliser(dataset),
     batch_size=config.eval_batch_size,
@@ -152,7 +152,8 @@ def _batches(
   size = min(config.eval_batch_size, len(split.labels))
   arrays = sharding.place(tuple(split[:2]), everywhere)
   return jax.jit(
-    lambda arrays: evaluate.in_batches(arrays, size), out_shardings=everywhere
+    lambda arrays: predictions.in_batches(arrays, size),
+    out_shardings=everywhere,
   )(arrays)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from kdjax import data
-from kdjax.train import evaluate, insight, sharding
+from kdjax.train import evaluate, insight, predictions, sharding
 from kdjax.train.answers import Task
 from kdjax.train.state import State, Weights
 
@@ -37,7 +37,7 @@ class Look:
     """
     self._teacher, self._keep_answers = teacher, keep_answers
     self._answers = None
-    self._ask = teacher and evaluate.make_predict(
+    self._ask = teacher and predictions.make_predict(
       task.teacher,
       normalise=task.normalise,
       batch_size=batch_size,

@@ -77,6 +77,9 @@ def run(config: ConfigDict, workdir: Path, reporter: Reporter) -> dict:
     mentor, fitted = _fit_all(config, dataset, transfer, workdir, session)
     with watchdog.paused():
       results = _results(config, dataset, mentor, fitted, mesh)
+      compared = task.outlined(config, transfer, mentor).lesson.plan
+    if compared:
+      results['terms'] = {term.name: term.pairs for term in compared}
     results['wall_seconds'] = round(time.monotonic() - begin, 2)
     results['data'] = dataset.fingerprint()
     results['environment'] = environment()

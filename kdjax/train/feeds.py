@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kdjax import data
-from kdjax.train import evaluate, sharding
+from kdjax.train import predictions, sharding
 from kdjax.train.answers import Batch, Task
 from kdjax.train.resident import Resident
 from kdjax.train.state import Weights
@@ -93,7 +93,7 @@ def make(
     return Streamed(task, teacher, dataset.train, key, mesh, batches=batches)
   examples = sharding.place(Batch(*dataset.train[:2]), everywhere)
   if teacher and precomputes(config):
-    ask = evaluate.make_ask(
+    ask = predictions.make_ask(
       task.teacher,
       normalise=task.normalise,
       batch_size=config.eval_batch_size,

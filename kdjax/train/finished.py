@@ -12,9 +12,9 @@ from kdjax import config as configuration
 from kdjax import data, methods, models
 from kdjax.data.dataset import take
 from kdjax.train import (
-  evaluate,
   experiment,
   feeds,
+  predictions,
   sharding,
   teacher,
   workdirs,
@@ -195,7 +195,7 @@ def logits(
   Returns:
     `[N, K]`, float32, on the host.
   """
-  predict = evaluate.make_predict(
+  predict = predictions.make_predict(
     network.graphdef,
     normalise=feeds.normaliser(dataset),
     batch_size=config.eval_batch_size,

@@ -1,6 +1,6 @@
 """Where arrays live: a mesh of devices, and the placements in use."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -161,3 +161,17 @@ def shapes(mesh: Mesh, batch_size: int, arrays: PyTree) -> PyTree:
     arrays,
     is_leaf=lambda a: hasattr(a, 'dtype'),
   )
+
+
+def placer(mesh: Mesh) -> Callable[[PyTree], PyTree]:
+  """Returns what splits a batch over the devices, inside a program."""
+  rows = by_example(mesh)
+  return lambda batch: jax.lax.with_sharding_constraint(batch, rows)
+
+
+def gatherer(mesh: Mesh) -> Callable[[PyTree], PyTree]:
+  """Returns what makes parameters whole that the 'model' axis shares."""
+  if mesh.shape['model'] == 1:
+    return lambda params: params
+  whole = replicated(mesh)
+  return lambda params: jax.lax.with_sharding_constraint(params, whole)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -112,7 +112,7 @@ def evaluator(
     num_classes=dataset.num_classes,
     batch_size=config.eval_batch_size,
     mesh=mesh,
-    gather=_gatherer(mesh),
+    gather=sharding.gatherer(mesh),
     **feeds.reading(config),
   )
 
@@ -185,8 +185,8 @@ def prepare(
     normalise=feeds.normaliser(dataset),
     steps_per_epoch=steps_per_epoch,
     batch_size=config.batch_size,
-    place=_placer(mesh),
-    gather=_gatherer(mesh),
+    place=sharding.placer(mesh),
+    gather=sharding.gatherer(mesh),
     parts=config.accumulate_steps,
     mixup=config.dataset.mixup,
     skip_nonfinite=config.nonfinite == 'skip',
@@ -330,17 +330,3 @@ def _place(
     lambda w: w, out_shardings=_shardings(config, network, weights, mesh)
   )
   return move(weights)
-
-
-def _placer(mesh: Mesh) -> Callable[[Any], Any]:
-  """Splits a batch over the devices."""
-  by_example = sharding.by_example(mesh)
-  return lambda batch: jax.lax.with_sharding_constraint(batch, by_example)
-
-
-def _gatherer(mesh: Mesh) -> Callable[[models.Tree], models.Tree]:
-  """Makes parameters whole, for use, where the 'model' axis shares them."""
-  if mesh.shape['model'] == 1:
-    return lambda params: params
-  whole = sharding.replicated(mesh)
-  return lambda params: jax.lax.with_sharding_constraint(params, whole)

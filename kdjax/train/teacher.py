@@ -2,10 +2,6 @@
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
-import warnings
 from pathlib import Path
 
 from jax.sharding import Mesh
@@ -13,7 +9,7 @@ from ml_collections import ConfigDict
 
 import kdjax
 from kdjax import data, models
-from kdjax.train import checkpoint, hosts, manifest, task, workdirs
+from kdjax.train import hosts, task, teacher_cache, workdirs
 from kdjax.train.files import read_json, write_json
 from kdjax.train.loop import Fitted, fit, restore
 from kdjax.train.session import Session
@@ -240,14 +236,14 @@ def _obtain(
   session: Session,
 ) -> Network:
   """One teacher, from the workdir, the cache, or trained."""
-  cached = _cache_dir(config)
+  cached = teacher_cache.directory(config)
   if cached:
     cached = cached / fingerprint(own, dataset)
-  if cached and hosts.on_primary(lambda: _take(cached, directory)):
+  if cached and hosts.on_primary(lambda: teacher_cache.take(cached, directory)):
     session.reporter.say(f'{directory.name}   from the cache: {cached}')
   fitted = _train(own, dataset, directory, session)
   if cached:
-    hosts.on_primary(lambda: _copy(directory, cached))
+    hosts.on_primary(lambda: teacher_cache.copy(directory, cached))
   return fitted.last
 
 
@@ -322,52 +318,3 @@ def check_folder(config: ConfigDict, directory: Path) -> ConfigDict:
       f'{", config.".join(names)}: see {path}'
     )
   return workdirs.carried_out_as(config, saved)
-
-
-def _cache_dir(config: ConfigDict) -> Path | None:
-  """Where finished teachers are kept."""
-  given = config.teacher.cache_dir
-  if given == 'off':
-    return None
-  if given:
-    return Path(given).expanduser()
-  home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-  return Path(home).expanduser() / 'kdjax' / 'teachers'
-
-
-def _take(cached: Path, directory: Path) -> bool:
-  """Copies a teacher from the cache, unless it is damaged there."""
-  if cached.exists() and not directory.exists():
-    try:
-      for step in checkpoint.steps(cached / 'checkpoints'):
-        manifest.verify(checkpoint.folder(cached / 'checkpoints', step))
-      read_json(cached / 'config.json')
-    except (ValueError, OSError) as error:
-      aside = cached.with_name(f'{cached.name}.unusable')
-      shutil.rmtree(aside, ignore_errors=True)
-      cached.rename(aside)
-      warnings.warn(
-        f'a teacher in the cache is put aside: {error}', stacklevel=2
-      )
-  return _copy(cached, directory)
-
-
-def _copy(source: Path, target: Path) -> bool:
-  """Copies a folder, unless it is there; `target` is whole or not there.
-
-  Returns:
-    Whether it was copied.
-  """
-  if target.exists() or not source.exists():
-    return False
-  target.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-    copy = Path(scratch) / 'copy'
-    shutil.copytree(source, copy)
-    try:
-      copy.rename(target)
-    except OSError:
-      if not target.exists():  # else another run was first
-        raise
-      return False
-  return True

@@ -11,7 +11,7 @@ from kdjax.models.layers import Norm, relu
 from kdjax.train import answers, lesson
 from kdjax.train.state import Network, Weights, create
 
-SHAPE, K = (8, 8, 1), 10
+SHAPE, K = (8, 8, 3), 10
 
 
 class Stage(nnx.Module):

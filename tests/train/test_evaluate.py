@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kdjax import data, models
-from kdjax.train import evaluate, sharding
+from kdjax.train import evaluate, predictions, sharding
 from kdjax.train.state import Weights
 
 NUM_CLASSES = 3
@@ -58,7 +58,7 @@ def test_a_partial_batch_counts_every_example_once(network, num_examples):
     'mesh': sharding.make_mesh(),
   }
   expected = _logits(network, split.inputs)
-  predict = evaluate.make_predict(graphdef, **given)
+  predict = predictions.make_predict(graphdef, **given)
   found = predict(weights, jnp.asarray(split.inputs))
   assert found.shape == (num_examples, 3)
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

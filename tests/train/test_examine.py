@@ -11,7 +11,7 @@ import pytest
 import reference
 
 from kdjax import analysis, data, models
-from kdjax.train import evaluate, loop, sharding, task
+from kdjax.train import evaluate, loop, predictions, sharding, task
 from kdjax.train.state import Network, Weights
 from kdjax.train.writers import read_metrics
 
@@ -19,6 +19,11 @@ from kdjax.train.writers import read_metrics
 sys.path.append(str(Path(__file__).parents[1] / 'data'))
 import photos
 
+OF_PARTS = {
+  f'batch_{of}_{part}'
+  for of in ('loss', 'gradient_norm')
+  for part in ('label', 'teacher')
+}
 SCORES = {'dev_accuracy', 'dev_cross_entropy'}
 OF_TEACHER = {
   'dev_rescaling_p10',
@@ -113,7 +118,7 @@ def test_the_last_row_is_of_the_last_network(
   mentor = _mentor(forty)
   fitted = _fit(config, forty, mentor, tmp_path, session)
   row = _rows(tmp_path)[-1]
-  assert row.keys() == SCORES | OF_TEACHER | {'step', 'dev_ece'}
+  assert row.keys() == SCORES | OF_TEACHER | OF_PARTS | {'step', 'dev_ece'}
   s, t = (
     _logits(net, forty.dev.inputs, forty).astype(np.float64)
     for net in (fitted.last, mentor)
@@ -146,7 +151,7 @@ def test_the_last_row_is_of_the_last_network(
     wanted[f'dev_rescaling_p{percent}'] = np.percentile(
       factor, percent, method='nearest'
     )
-  _close(row, wanted)
+  _close({name: row[name] for name in wanted}, wanted)
   if method == 'kd':
     setting = {'weight': 0.9, 'temperature': 2.0, 'temperature_power': 0}
     given = (np.asarray(x, np.float32) for x in (s, t))
@@ -210,13 +215,13 @@ def test_the_teacher_is_asked_anew_only_if_images_are(
   is_streamed, config, few, mesh, monkeypatch
 ):
   config.eval_batch_size = 2
-  asked, make_predict = [], evaluate.make_predict
+  asked, make_predict = [], predictions.make_predict
 
   def counted(*args, **given):
     predict = make_predict(*args, **given)
     return lambda *of: asked.append(len(of[1])) or predict(*of)
 
-  monkeypatch.setattr(evaluate, 'make_predict', counted)
+  monkeypatch.setattr(predictions, 'make_predict', counted)
   dataset = few if is_streamed else _as_arrays(few)
   config.teacher.precompute_logits = False
   job = task.prepare(config, dataset, _mentor(few, num_classes=1000), mesh)
@@ -274,11 +279,11 @@ def test_it_changes_nothing_else(config, forty, tmp_path, session):
     logged[asked] = _rows(folder)
     (events,) = folder.glob('events.out.tfevents.*')
     seen = events.read_bytes()
-    names = OF_TEACHER | {'dev_ece'}
+    names = OF_TEACHER | OF_PARTS | {'dev_ece'}
     assert {name.encode() in seen for name in names} == {asked}
   for with_, without in zip(logged[True], logged[False], strict=True):
     assert without.keys() == SCORES | {'step'}
-    assert with_.keys() == SCORES | OF_TEACHER | {'step', 'dev_ece'}
+    assert with_.keys() == SCORES | {'step'} | names
     assert without == {name: with_[name] for name in without}
   chex.assert_trees_all_equal(found[True].last[1:], found[False].last[1:])
   chex.assert_trees_all_equal(found[True].best[1:], found[False].best[1:])
@@ -301,7 +306,7 @@ def test_a_run_goes_on_with_it_or_without(
   wanted = _rows(tmp_path / 'whole')
   if not then:
     for row in wanted[2:]:
-      for name in OF_TEACHER | {'dev_ece'}:
+      for name in OF_TEACHER | OF_PARTS | {'dev_ece'}:
         del row[name]
   assert _rows(tmp_path / 'cut') == wanted
 
