@@ -133,7 +133,7 @@ def _validate_terms(config: ConfigDict) -> None:
 
 def _are_pairs(value: Any) -> bool:  # noqa: ANN401
   return all(
-    not isinstance(pair, str)
+    isinstance(pair, (tuple, list))
     and len(pair) == 2
     and all(isinstance(name, str) for name in pair)
     for pair in value
@@ -152,7 +152,14 @@ def _validate_teachers(config: ConfigDict) -> None:
   _require(
     config,
     'teacher.shares',
-    lambda v: not v or (len(v) == num_teachers and min(v) >= 0 and sum(v) > 0),
+    lambda v: (
+      not v
+      or (
+        len(v) == num_teachers
+        and all(isinstance(share, (int, float)) and share >= 0 for share in v)
+        and sum(v) > 0
+      )
+    ),
     f'() or {num_teachers} numbers from 0, not all 0: one for each teacher',
   )
   _require(

@@ -154,19 +154,10 @@ def _crd(x: Exchange, c: Settings, own: Block, pairs: list[Pair]) -> jax.Array:
       starts=bank.starts[...],
       num_negatives=own.num_negatives,
     )
-    banks = bank.student[...], bank.teacher[...]
-    partition = bank.partition[...]
-    # The student is scored against the teacher's memory, and it against ours.
-    first = jnp.stack(
-      [
-        losses.crd_log_partition(
-          rows, memory, candidates, temperature=own.temperature
-        )
-        for rows, memory in ((student, banks[1]), (teacher, banks[0]))
-      ]
-    )
-    partition = jax.lax.stop_gradient(
-      jnp.where(partition > 0, partition, jnp.exp(first))
+    size = len(bank.order)  # below are rows that fill up the last block
+    banks = bank.student[...][:size], bank.teacher[...][:size]
+    partition = _partition(
+      bank.partition[...], (student, teacher), banks, candidates, own
     )
     total += losses.crd(
       student,
@@ -185,6 +176,33 @@ def _crd(x: Exchange, c: Settings, own: Block, pairs: list[Pair]) -> jax.Array:
         momentum=own.momentum,
       )
   return total
+
+
+def _partition(
+  known: jax.Array,
+  embeddings: tuple[jax.Array, jax.Array],
+  banks: tuple[jax.Array, jax.Array],
+  candidates: jax.Array,
+  own: Block,
+) -> jax.Array:
+  """CRD's Z of both sides, constants that the first batch sets."""
+
+  def estimated() -> jax.Array:
+    # Each is scored against the other's memory.
+    return jnp.exp(
+      jnp.stack(
+        [
+          losses.crd_log_partition(
+            rows, bank, candidates, temperature=own.temperature
+          )
+          for rows, bank in zip(embeddings, banks[::-1], strict=True)
+        ]
+      )
+    )
+
+  return jax.lax.stop_gradient(
+    jax.lax.cond(known[0] > 0, lambda: known, estimated)
+  )
 
 
 def _projector(
@@ -323,7 +341,7 @@ def plan(
 def _stages(names: Sequence[str]) -> list[str]:
   """Of a network's features those between stem and pooling, in their order."""
   return sorted(
-    set(names) - {'stem', 'pooled'},
+    set(names) - {'stem', 'pooled', 'members'},
     key=lambda name: [int(n) for n in re.findall(r'\d+', name)],
   )
 

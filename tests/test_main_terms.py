@@ -1,12 +1,14 @@
 """Terms and teachers on the command line."""
 
+import functools
 import json
 import sys
 from pathlib import Path
 
 import pytest
+import small_networks
 
-from kdjax import cli, main
+from kdjax import cli, main, models
 
 MLPS = 'teacher.widths=(12,)', 'student.widths=(6,)'
 DIGITS = Path(__file__).parents[1] / 'experiments' / 'digits_kd.py'
@@ -61,14 +63,16 @@ def test_a_method_and_others_beside_it(call):
   assert (folder / 'teacher2').exists()
 
 
-def test_pairs_of_maps(call):
+def test_pairs_of_maps(call, monkeypatch):
+  network = functools.partial(small_networks.Maps, width=3)
+  monkeypatch.setitem(models.MODELS, 'maps', network)
   folder = call(
     "also=('at',)",
     "terms.at.pairs=(('stage1','stage2'),)",
     networks=(
-      'student.name=resnet8',
+      'student.name=maps',
       'student.widths=()',
-      'teacher.name=resnet8',
+      'teacher.name=maps',
       'teacher.widths=()',
       'teacher.batch_size=200',
     ),

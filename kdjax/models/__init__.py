@@ -154,7 +154,7 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree]:
 
   Returns:
     The structure, which is hashable and holds no arrays; the trainable
-    parameters; the rest, which is batch norm's running statistics. The last
+    parameters; the rest: batch norm's running statistics, memories. The last
     two are nested dicts of arrays with strings as keys.
 
   >>> model = build('mlp', input_shape=(4,), num_classes=2, seed=0, widths=(3,))

@@ -13,6 +13,7 @@ from kdjax import numerics
 from kdjax.checks import Array
 from kdjax.models.layers import Norm
 
+_BLOCK = 256
 _Feature = Float[jax.Array, 'B *space C']
 _Regressed = Float[jax.Array, 'B *space D']
 
@@ -155,8 +156,9 @@ class Bank(nnx.Module):
   """CRD's memory: an embedding of every training example, for each network.
 
   Attributes:
-    student: `[N, dim]`, unit vectors once they have been seen.
-    teacher: `[N, dim]`, likewise.
+    student: `[N', dim]`, unit vectors once they have been seen; N' is N rounded
+      up to whole blocks.
+    teacher: `[N', dim]`, likewise.
     partition: `[2]`, Z of the student's side and of the teacher's; 0 until the
       first batch has set it.
     order: `[N]`, examples sorted by their class.
@@ -172,7 +174,9 @@ class Bank(nnx.Module):
   def __init__(
     self, order: Array, starts: Array, *, dim: int, rngs: nnx.Rngs
   ) -> None:
-    shape, bound = (len(order), dim), (3 / dim) ** 0.5
+    # Whole blocks of rows are shared evenly by any usual number of devices.
+    shape = -(-len(order) // _BLOCK) * _BLOCK, dim
+    bound = (3 / dim) ** 0.5
 
     def rows() -> Memory:
       return Memory(

@@ -30,7 +30,7 @@ def average_probs(
   [[0.5, 0.5]]
   """
   log_probs = jax.nn.log_softmax(logits / temperature, axis=-1)
-  weighted = log_probs + jnp.log(shares)[:, None]
+  weighted = log_probs + jnp.log(shares)[None, :, None]
   return temperature * jax.nn.logsumexp(weighted, axis=1)
 
 

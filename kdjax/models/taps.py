@@ -39,11 +39,12 @@ def tapped(
       stack.enter_context(_tap(model, path, seen))
     yield seen
   for path in paths:
-    if not isinstance(seen.get(path), jax.Array):
-      found = type(seen[path]).__name__ if path in seen else 'nothing'
+    if path not in seen:
+      raise ValueError(f'{path!r} gives no feature: it was not called')
+    if not isinstance(seen[path], jax.Array):
       raise ValueError(
-        f'{path!r} gives no feature: the module returned {found}, an array is '
-        f'needed'
+        f'{path!r} gives no feature: the module returned '
+        f'{type(seen[path]).__name__}, an array is needed'
       )
 
 
@@ -74,6 +75,9 @@ def _tap(
     child = _child(parent, part, path)
     parent = vars(child)['_module'] if isinstance(child, _Tap) else child
   module = _child(parent, name, path)
+  if not callable(module):
+    inside = ', '.join(f'{path}/{k}' for k in _modules(module)) or 'nothing'
+    raise ValueError(f'{path!r} is not called itself; inside are {inside}')
   # Past nnx's bookkeeping: the network is as it was before anyone looks.
   vars(parent)[name] = _Tap(module, path, seen)
   try:
@@ -83,12 +87,17 @@ def _tap(
 
 
 def _child(parent: nnx.Module, name: str, path: str) -> nnx.Module | _Tap:
-  modules = {
-    k: v for k, v in vars(parent).items() if isinstance(v, (nnx.Module, _Tap))
-  }
+  modules = _modules(parent)
   if name not in modules:
     near = difflib.get_close_matches(name, modules, n=1)
     known = ', '.join(modules) or 'none'
     hint = f'did you mean {near[0]!r}?' if near else f'there are {known}'
     raise ValueError(f'{path!r}: no feature or module {name!r}; {hint}')
   return modules[name]
+
+
+def _modules(parent: nnx.Module) -> dict[str, nnx.Module | _Tap]:
+  """By name, those directly inside one."""
+  return {
+    k: v for k, v in vars(parent).items() if isinstance(v, (nnx.Module, _Tap))
+  }

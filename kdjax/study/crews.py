@@ -194,9 +194,14 @@ def _identity(group: Group, where: Scene) -> str:
   for key in ('teacher', 'study', 'quick', 'seed', *numbers):
     del values[key]
   data = where.dataset
+  seen = None
+  if group.looks_inside:  # a memory knows the class of each example
+    rows = [dataset[key] for key in ('num_labels', 'exclude_classes')]
+    seen = [rows, data.fingerprint()]
   return json.dumps(
     [
       values,
+      seen,
       [dataset[key] for key in ('augment', 'mixup')],
       [data.input_shape, data.num_classes, data.mean, data.std],
       [group.kind, sorted(group.varied)],

@@ -81,7 +81,7 @@ def split(
   found: dict[str, list[Trial]] = {}
   for trial in trials:
     shared = _shared(config, trial, arrays)
-    key = json.dumps([_kind(trial), json.loads(shared.to_json())])
+    key = json.dumps([_kind(config, trial), json.loads(shared.to_json())])
     found.setdefault(key, []).append(trial)
   return [
     _group(config, tuple(members), arrays, num_classes)
@@ -89,15 +89,18 @@ def split(
   ]
 
 
-def _kind(trial: Trial) -> str:
+def _kind(config: ConfigDict, trial: Trial) -> str:
+  """The family, unless its switches would hide what a term reads."""
   method = trial.arm.method
-  return 'family' if method in family.METHODS else method
+  own = override(config, trial.overrides)
+  reads = any(TERMS[name].pairs is None for name in methods.terms_of(own))
+  return 'family' if method in family.METHODS and not reads else method
 
 
 def _shared(config: ConfigDict, trial: Trial, arrays: set[str]) -> ConfigDict:
   """The trial's configuration without what is varied."""
   kept = {k: v for k, v in trial.overrides.items() if k not in arrays}
-  if _kind(trial) == 'family':
+  if _kind(config, trial) == 'family':
     kept['method'] = 'kd'  # which has no terms of its own
   return override(config, kept)
 
@@ -110,7 +113,7 @@ def _group(
 ) -> Group:
   own = [override(config, trial.overrides) for trial in trials]
   rows = [methods.get(c.method) for c in own]
-  kind, loss, unread = _kind(trials[0]), rows[0].loss, frozenset(arrays)
+  kind, loss, unread = _kind(config, trials[0]), rows[0].loss, frozenset(arrays)
   values: list[dict[str, Any]] = [{} for _ in trials]
   if kind == 'family':
     values = [family.switches(c, num_classes=num_classes) for c in own]

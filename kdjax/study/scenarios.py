@@ -79,6 +79,7 @@ def check(place: Scenario, compared: Sequence[Arm]) -> data.Dataset:
   Raises:
     ValueError: something does not fit.
   """
+  _check_teachers(place.config)
   dataset = experiment.load(place.config)
   scene.check(dataset)
   _check_search(place.config, dataset)
@@ -119,6 +120,16 @@ def _sets(config: ConfigDict, pairs: Sequence[Any]) -> dict[str, Any]:
         f'config.study.search.{key}=()'
       )
   return dict(pairs)
+
+
+def _check_teachers(config: ConfigDict) -> None:
+  """Students of a scenario share an ensemble, but each has its own T."""
+  c = config.teacher
+  if c.num_seeds + len(c.others) > 1 and c.average != 'logits':
+    raise ValueError(
+      f'config.teacher.average={c.average!r}: in a study several teachers are '
+      f"averaged by 'logits'"
+    )
 
 
 def _check_search(config: ConfigDict, dataset: data.Dataset) -> None:

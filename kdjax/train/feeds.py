@@ -98,6 +98,7 @@ def make(
       normalise=task.normalise,
       batch_size=config.eval_batch_size,
       mesh=mesh,
+      gather=task.gather,
       features=task.lesson.teacher_features,
       taps=task.lesson.teacher_taps,
     )

@@ -105,7 +105,7 @@ def student(workdir: Path, *, data_dir: str = '') -> Network:
   config = config_of(workdir, data_dir=data_dir)
   whole = experiment.load(config)
   mentor = None
-  if methods.needs_teacher(config):
+  if methods.terms_of(config):
     mentor = teacher.shapes(config, whole)
   return restore(
     config,

@@ -1,7 +1,8 @@
 """What an evaluation says of the teaching, beside the scores.
 
 It looks at the loss that trains, whatever the method, and at its gradient in
-the student's logits, example by example. Both networks have answered already.
+the student's logits, example by example, which terms that compare features do
+not have. Both networks have answered already.
 """
 
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import methods, models, numerics, targets
+from kdjax import methods, models, numerics, targets, terms
 from kdjax.analysis import fidelity, gradients, rescaling
 from kdjax.analysis.samples import calibration_error, rank_correlation
 from kdjax.train.answers import Task
@@ -114,9 +115,18 @@ def taught(
     exchange.labels,
   )
 
+  of_logits = [
+    terms.Planned(name, ())
+    for name in methods.terms_of(settings)
+    if terms.TERMS[name].pairs is None
+  ]
+
   def total(logits: jax.Array) -> jax.Array:
     answered = exchange.student._replace(logits=logits)
-    return jnp.sum(method.loss(exchange._replace(student=answered), settings))
+    given = exchange._replace(student=answered)
+    return jnp.sum(method.loss(given, settings)) + sum(
+      jnp.sum(terms.value(term, given, settings, {})) for term in of_logits
+    )
 
   gradient = jax.grad(total)(student)
   soft = targets.full(teacher, temperature=settings.temperature)

@@ -10,6 +10,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from kdjax import methods, models, terms
+from kdjax.exchange import Exchange
 from kdjax.train.state import NO_AIDS, Network, Weights
 
 # Folded into the seed, so that no aid starts from a key of the student.
@@ -69,10 +70,10 @@ class Outline:
     self.lesson, self._features = NO_LESSON, ()
     if teacher is None:
       return
-    names = methods.terms_of(config)
+    asked = methods.terms_of(config)
     networks = {'student': student, 'teacher': teacher}
     plain = [_features(n, input_shape) for n in networks.values()]
-    plan = terms.plan(names, config, *plain)
+    plan = terms.plan(asked, config, *plain)
     wanted = terms.features(plan)
     taps = [
       tuple(name for name in names if name not in known)
@@ -91,9 +92,12 @@ class Outline:
       shares=shares,
     )
     aids = nnx.eval_shape(functools.partial(self._build, config.seed))
-    if jax.tree.leaves(nnx.state(aids)):
+    if any(terms.TERMS[term.name].aid for term in plan):
       graphdef, _, _ = models.split(aids)
       self.lesson = dataclasses.replace(self.lesson, aids=graphdef)
+    for term in plan:
+      if term.pairs:
+        self._try(term, aids)
 
   def aids(self, seed: int) -> Weights:
     """Returns what is trained beside the student, before the first step."""
@@ -101,6 +105,48 @@ class Outline:
       return NO_AIDS
     _, params, rest = models.split(self._build(seed))
     return Weights(params, rest)
+
+  def _try(self, term: terms.Planned, aids: nnx.Module) -> None:
+    """Raises `ValueError` unless a batch of these features can be compared."""
+    config = self._config
+    size = config.batch_size // config.accumulate_steps
+    graphdef, *arrays = models.split(aids)
+    features = tuple(
+      {
+        name: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype)
+        for name, a in known.items()
+      }
+      for known in self._features
+    )
+
+    def value(
+      params: models.Tree, rest: models.Tree, student: dict, teacher: dict
+    ) -> jax.Array:
+      rows = jnp.zeros((size,), jnp.int32)
+      exchange = Exchange(
+        models.Outputs(rows, student),
+        models.Outputs(rows, teacher),
+        None,
+        labels=rows,
+        epoch=jnp.ones(()),
+        positions=rows,
+        key=jax.random.key(0),
+      )
+      module = models.merge(graphdef, params, rest)
+      return terms.value(term, exchange, config, module)
+
+    try:
+      jax.eval_shape(value, *arrays, *features)
+    except (TypeError, ValueError) as error:
+      shapes = [
+        f'{s!r} of the student, {features[0][s].shape}, with {t!r} of the '
+        f'teacher, {features[1][t].shape}'
+        for s, t in term.pairs
+      ]
+      reason = str(error).splitlines()[0]
+      raise ValueError(
+        f'{term.name} cannot compare {"; ".join(shapes)}: {reason}'
+      ) from error
 
   def _build(self, seed: int) -> nnx.Module:
     key = jax.random.fold_in(jax.random.key(seed), _AIDS)

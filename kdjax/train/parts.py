@@ -36,6 +36,7 @@ def measure(
   Returns:
     Scalars: `loss_NAME` and `gradient_norm_NAME`.
   """
+  batch = task.place(batch)
   examples, dropout_key = answers.prepare(task, batch, key, state.step)
   # A whole batch may not fit: of one that is worked on in parts, the first.
   examples = jax.tree.map(lambda a: a[:: task.parts], examples)

@@ -49,6 +49,7 @@ class Streamed:
     self._task, self._teacher, self._split = task, teacher, split
     self._key, self._mesh, self._batches = key, mesh, batches
     self._iterator, self._next = iter(()), -1
+    self._last = None  # the step and its batch
     self._run = None
 
   def compile(self, snapshot: Snapshot) -> None:
@@ -84,6 +85,7 @@ class Streamed:
     waiting = collections.deque()
     for index in range(start, stop):
       batch = self._fetch()
+      self._last = index, batch
       snapshot, done = self.take(snapshot, batch, index)
       waiting.append(done)
       if len(waiting) > _AHEAD:
@@ -109,6 +111,8 @@ class Streamed:
 
   def batch(self, step: int) -> tuple[Batch, jax.Array]:
     """Returns the batch of a step, and the key to prepare it."""
+    if self._last and self._last[0] == step:
+      return self._last[1], self._key
     self._iterator, self._next = self._batches(step), step
     batch = self._fetch()
     self._next = -1

@@ -159,7 +159,7 @@ def prepare(
   """Returns the training of `config.student` by `config.method`.
 
   Args:
-    config: a configuration; of its `teacher` only `precompute_logits` is read.
+    config: a configuration.
     dataset: `train` is what the network sees.
     teacher: a trained network, or None for a method without one.
     mesh: the devices.

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 import kdjax
-from kdjax import data, models
+from kdjax import data, methods, models
 from kdjax.train import hosts, task, teacher_cache, workdirs
 from kdjax.train.files import read_json, write_json
 from kdjax.train.loop import Fitted, fit, restore
@@ -202,8 +202,8 @@ def _sources(config: ConfigDict) -> dict[str, Path | ConfigDict]:
       own = config_of(config)
       own.seed += i
       found[f'teacher{i + 1}' if i else 'teacher'] = own
-  others = (Path(folder) for folder in config.teacher.others)
-  return found | {f'other {folder}': folder for folder in others}
+  others = map(Path, config.teacher.others)
+  return found | {f'other{i}': folder for i, folder in enumerate(others)}
 
 
 def _as_one(config: ConfigDict, members: list[Network]) -> Network:
@@ -223,9 +223,10 @@ def _as_one(config: ConfigDict, members: list[Network]) -> Network:
 def _restored(
   config: ConfigDict, folder: Path, dataset: data.Dataset, mesh: Mesh
 ) -> Network:
-  return restore(
-    check_folder(config, folder), dataset, directory=folder, mesh=mesh
-  )
+  saved = check_folder(config, folder)
+  # One that learned by comparing features kept what helped it.
+  own = shapes(saved, dataset) if methods.terms_of(saved) else None
+  return restore(saved, dataset, directory=folder, mesh=mesh, teacher=own)
 
 
 def _obtain(
@@ -291,7 +292,7 @@ def check_folder(config: ConfigDict, directory: Path) -> ConfigDict:
     ValueError: it is no trained network, or of another network or other data.
   """
   path = directory / 'config.json'
-  is_other = str(directory) != config.teacher.checkpoint
+  is_other = directory != Path(config.teacher.checkpoint)
   key = 'others' if is_other else 'checkpoint'
   given = f'config.teacher.{key}={str(directory)!r}'
   if not path.exists() or not (directory / 'checkpoints').exists():

@@ -28,6 +28,7 @@ CIRCUMSTANCES = frozenset(
     'model_devices',
     'split_networks',
     'teacher.cache_dir',
+    'teacher.precompute_megabytes',
     'watchdog_seconds',
   }
 )
