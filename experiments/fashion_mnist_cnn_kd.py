@@ -1,4 +1,15 @@
-"""Fashion-MNIST, 2,000 labels: ResNet-14 teaches ResNet-8."""
+"""Fashion-MNIST, 2,000 labels: ResNet-14 teaches ResNet-8.
+
+  python -m kdjax.main --config=experiments/fashion_mnist_cnn_kd.py
+
+Data: `python -m kdjax.prepare --dataset=fashion_mnist` first. The teacher
+learns from all 54,000 training images for two epochs, the student from 2,000 of
+them. A pair for features and relations on a CPU: 200 s of processor time, of
+which 160 train the teacher, once. Test accuracy after the last step, mean ±
+standard deviation over seeds 0 and 1, by `python benchmarks/families.py`: KD
+85.76 ± 0.23 %, cross-entropy 83.37 ± 0.04 %, teacher 91.07 %. docs/families.md
+compares all methods.
+"""
 
 from ml_collections import ConfigDict
 

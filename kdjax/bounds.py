@@ -157,7 +157,7 @@ def _validate_teachers(config: ConfigDict) -> None:
       or (
         len(v) == num_teachers
         and all(isinstance(share, (int, float)) and share >= 0 for share in v)
-        and sum(v) > 0
+        and 0 < sum(v) < float('inf')
       )
     ),
     f'() or {num_teachers} numbers from 0, not all 0: one for each teacher',

@@ -3,10 +3,10 @@
 A term compares features of both networks, or their logits once more. Its block
 in the configuration, `config.terms.NAME`, has its weight and warm-up, and the
 pairs of features that it compares; without any it takes the published ones.
-Adding a term is a function in `kdjax.losses`, a row here, and its block.
+`kdjax.plans` puts terms to work. Adding a term is a function in `kdjax.losses`,
+a row here, and its block.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -156,8 +156,8 @@ def _crd(x: Exchange, c: Settings, own: Block, pairs: list[Pair]) -> jax.Array:
     )
     size = len(bank.order)  # below are rows that fill up the last block
     banks = bank.student[...][:size], bank.teacher[...][:size]
-    partition = _partition(
-      bank.partition[...], (student, teacher), banks, candidates, own
+    log_partition = _log_partition(
+      bank, (student, teacher), banks, candidates, own
     )
     total += losses.crd(
       student,
@@ -165,9 +165,10 @@ def _crd(x: Exchange, c: Settings, own: Block, pairs: list[Pair]) -> jax.Array:
       *banks,
       candidates,
       temperature=own.temperature,
-      log_partition=tuple(jnp.log(partition)),
+      log_partition=tuple(log_partition),
     )
-    bank.partition[...] = partition
+    bank.log_partition[...] = log_partition
+    bank.has_partition[...] = jnp.ones((), jnp.int32)
     for memory, rows in ((bank.student, student), (bank.teacher, teacher)):
       memory[...] = losses.moved_bank(
         memory[...],
@@ -178,30 +179,29 @@ def _crd(x: Exchange, c: Settings, own: Block, pairs: list[Pair]) -> jax.Array:
   return total
 
 
-def _partition(
-  known: jax.Array,
+def _log_partition(
+  bank: adapters.Bank,
   embeddings: tuple[jax.Array, jax.Array],
   banks: tuple[jax.Array, jax.Array],
   candidates: jax.Array,
   own: Block,
 ) -> jax.Array:
-  """CRD's Z of both sides, constants that the first batch sets."""
+  """CRD's log Z of both sides, constants that the first batch sets."""
 
   def estimated() -> jax.Array:
     # Each is scored against the other's memory.
-    return jnp.exp(
-      jnp.stack(
-        [
-          losses.crd_log_partition(
-            rows, bank, candidates, temperature=own.temperature
-          )
-          for rows, bank in zip(embeddings, banks[::-1], strict=True)
-        ]
-      )
+    return jnp.stack(
+      [
+        losses.crd_log_partition(
+          rows, memory, candidates, temperature=own.temperature
+        )
+        for rows, memory in zip(embeddings, banks[::-1], strict=True)
+      ]
     )
 
+  known = bank.log_partition[...]
   return jax.lax.stop_gradient(
-    jax.lax.cond(known[0] > 0, lambda: known, estimated)
+    jax.lax.cond(bank.has_partition[...] > 0, lambda: known, estimated)
   )
 
 
@@ -283,158 +283,3 @@ TERMS = {
   'irg': Term(_irg, _every_stage, rank=2),
   'attention_relation': Term(_attention_relation, _pooled, rank=2),
 }
-
-
-class Planned(NamedTuple):
-  """A term and the features that it compares.
-
-  Attributes:
-    name: a row of `TERMS`.
-    pairs: names of features; empty for a term on logits.
-  """
-
-  name: str
-  pairs: tuple[Names, ...]
-
-
-Plan = tuple[Planned, ...]
-
-
-def plan(
-  names: Sequence[str],
-  c: Settings,
-  student: Sequence[str],
-  teacher: Sequence[str],
-) -> Plan:
-  """Returns the terms of a loss with their pairs.
-
-  Args:
-    names: rows of `TERMS`.
-    c: the configuration.
-    student: names of the student's features.
-    teacher: names of the teacher's.
-
-  Returns:
-    The plan.
-
-  Raises:
-    ValueError: the published pairs do not fit these networks.
-  """
-  found = []
-  for name in names:
-    row, own = TERMS[name], getattr(c.terms, name)
-    pairs = ()
-    if row.pairs is not None:
-      pairs = tuple(tuple(pair) for pair in own.pairs)
-    if row.pairs is not None and not pairs:
-      try:
-        pairs = tuple(row.pairs(_stages(student), _stages(teacher)))
-      except ValueError as error:
-        raise ValueError(
-          f'{name}: {error}; give config.terms.{name}.pairs='
-          f"((student's, teacher's), …)"
-        ) from error
-    found.append(Planned(name, pairs))
-  return tuple(found)
-
-
-def _stages(names: Sequence[str]) -> list[str]:
-  """Of a network's features those between stem and pooling, in their order."""
-  return sorted(
-    set(names) - {'stem', 'pooled', 'members'},
-    key=lambda name: [int(n) for n in re.findall(r'\d+', name)],
-  )
-
-
-def features(plan: Plan) -> tuple[tuple[str, ...], tuple[str, ...]]:
-  """Returns the names of the student's and of the teacher's that it needs."""
-  pairs = [pair for term in plan for pair in term.pairs]
-  return tuple(
-    tuple(dict.fromkeys(pair[side] for pair in pairs)) for side in (0, 1)
-  )
-
-
-def build_aids(
-  plan: Plan,
-  c: Settings,
-  student: dict[str, jax.ShapeDtypeStruct],
-  teacher: dict[str, jax.ShapeDtypeStruct],
-  data: DataSet,
-  *,
-  rngs: nnx.Rngs,
-) -> nnx.Module:
-  """Returns what is trained beside the student, with fresh parameters.
-
-  Args:
-    plan: the terms.
-    c: the configuration.
-    student: shapes of the student's features, `[B, ...]`.
-    teacher: shapes of the teacher's.
-    data: the training set.
-    rngs: where the parameters come from.
-
-  Returns:
-    A module with a module for each pair of each term that needs one.
-
-  Raises:
-    ValueError: features that a term cannot compare; names both shapes.
-  """
-  aids = {}
-  for name, pairs in plan:
-    row, own = TERMS[name], getattr(c.terms, name)
-    built = {}
-    for i, (s, t) in enumerate(pairs):
-      shapes = student[s].shape, teacher[t].shape
-      try:
-        _check_rank(row, *shapes)
-        if row.aid:
-          widths = shapes[0][-1], shapes[1][-1]
-          built[f'pair{i + 1}'] = row.aid(own, *widths, data, rngs)
-      except ValueError as error:
-        raise ValueError(
-          f'{name} cannot compare {s!r} of the student, {shapes[0]}, with '
-          f'{t!r} of the teacher, {shapes[1]}: {error}'
-        ) from error
-    if built:
-      aids[name] = nnx.Dict(built)
-  return nnx.Dict(aids)
-
-
-def _check_rank(row: Term, *shapes: tuple[int, ...]) -> None:
-  if row.rank == 4 and {len(shape) for shape in shapes} != {4}:
-    raise ValueError('it needs maps, [B, H, W, C]')
-
-
-def value(
-  term: Planned, x: Exchange, c: Settings, aids: nnx.Module
-) -> jax.Array:
-  """Returns a term, weighted: `min(epoch / warm-up, 1) · weight · value`.
-
-  Args:
-    term: which, and of what.
-    x: what the networks say.
-    c: the configuration.
-    aids: what `build_aids` returns; batch statistics and memory in it move.
-
-  Returns:
-    A scalar, or `[B]` for a term on logits.
-  """
-  row, own = TERMS[term.name], getattr(c.terms, term.name)
-  pairs = []
-  for i, (s, t) in enumerate(term.pairs):
-    student, teacher = x.student.features[s], x.teacher.features[t]
-    if row.rank == 2:
-      student, teacher = _pool(student), _pool(teacher)
-    aid = aids[term.name][f'pair{i + 1}'] if row.aid else None
-    pairs.append(Pair(student, teacher, aid))
-  weight = own.weight
-  if own.warmup_epochs:
-    weight = weight * jnp.minimum(x.epoch / own.warmup_epochs, 1.0)
-  return weight * row.value(x, c, own, pairs)
-
-
-def _pool(feature: jax.Array) -> jax.Array:
-  """Maps averaged over space, in float32; embeddings as they are."""
-  return jnp.mean(
-    feature, axis=tuple(range(1, feature.ndim - 1)), dtype=jnp.float32
-  )

@@ -159,8 +159,8 @@ class Bank(nnx.Module):
     student: `[N', dim]`, unit vectors once they have been seen; N' is N rounded
       up to whole blocks.
     teacher: `[N', dim]`, likewise.
-    partition: `[2]`, Z of the student's side and of the teacher's; 0 until the
-      first batch has set it.
+    log_partition: `[2]`, log Z of the student's side and of the teacher's.
+    has_partition: scalar, 0 until the first batch has set it, then 1.
     order: `[N]`, examples sorted by their class.
     starts: `[K + 1]`, where each class begins in `order`.
 
@@ -184,7 +184,8 @@ class Bank(nnx.Module):
       )
 
     self.student, self.teacher = rows(), rows()
-    self.partition = Memory(jnp.zeros((2,)))
+    self.log_partition = Memory(jnp.zeros((2,)))
+    self.has_partition = Memory(jnp.zeros((), jnp.int32))
     self.order = Memory(jnp.asarray(order, jnp.int32))
     self.starts = Memory(jnp.asarray(starts, jnp.int32))
 

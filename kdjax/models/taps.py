@@ -77,7 +77,9 @@ def _tap(
   module = _child(parent, name, path)
   if not callable(module):
     inside = ', '.join(f'{path}/{k}' for k in _modules(module)) or 'nothing'
-    raise ValueError(f'{path!r} is not called itself; inside are {inside}')
+    raise ValueError(
+      f'{path!r} gives no feature: it is not called itself; inside are {inside}'
+    )
   # Past nnx's bookkeeping: the network is as it was before anyone looks.
   vars(parent)[name] = _Tap(module, path, seen)
   try:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from kdjax import data, methods, models, terms
+from kdjax import data, methods, models, plans
 from kdjax.exchange import Exchange
 from kdjax.train.lesson import NO_LESSON, Lesson
 from kdjax.train.state import State, Trained, Weights
@@ -198,7 +198,7 @@ def answer(
   found = {}
   for term in lesson.plan:
     if term.pairs:
-      found[term.name] = terms.value(term, exchange, task.settings, aids)
+      found[term.name] = plans.value(term, exchange, task.settings, aids)
     else:
       of_logits = functools.partial(_term, term)
       values = _on_logits(task, teacher, of_logits, exchange, examples)
@@ -211,9 +211,9 @@ def answer(
 
 
 def _term(
-  term: terms.Planned, exchange: Exchange, settings: methods.Settings
+  term: plans.Planned, exchange: Exchange, settings: methods.Settings
 ) -> jax.Array:
-  return terms.value(term, exchange, settings, {})
+  return plans.value(term, exchange, settings, {})
 
 
 def _on_logits(

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import methods, models, numerics, targets, terms
+from kdjax import methods, models, numerics, plans, targets, terms
 from kdjax.analysis import fidelity, gradients, rescaling
 from kdjax.analysis.samples import calibration_error, rank_correlation
 from kdjax.train.answers import Task
@@ -116,7 +116,7 @@ def taught(
   )
 
   of_logits = [
-    terms.Planned(name, ())
+    plans.Planned(name, ())
     for name in methods.terms_of(settings)
     if terms.TERMS[name].pairs is None
   ]
@@ -125,7 +125,7 @@ def taught(
     answered = exchange.student._replace(logits=logits)
     given = exchange._replace(student=answered)
     return jnp.sum(method.loss(given, settings)) + sum(
-      jnp.sum(terms.value(term, given, settings, {})) for term in of_logits
+      jnp.sum(plans.value(term, given, settings, {})) for term in of_logits
     )
 
   gradient = jax.grad(total)(student)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from ml_collections import ConfigDict
 
-from kdjax import methods, models, terms
+from kdjax import methods, models, plans, terms
 from kdjax.exchange import Exchange
 from kdjax.train.state import NO_AIDS, Network, Weights
 
@@ -31,7 +31,7 @@ class Lesson:
       answer as one.
   """
 
-  plan: terms.Plan = ()
+  plan: plans.Plan = ()
   aids: nnx.GraphDef | None = None
   student_taps: tuple[str, ...] = ()
   teacher_taps: tuple[str, ...] = ()
@@ -73,8 +73,8 @@ class Outline:
     asked = methods.terms_of(config)
     networks = {'student': student, 'teacher': teacher}
     plain = [_features(n, input_shape) for n in networks.values()]
-    plan = terms.plan(asked, config, *plain)
-    wanted = terms.features(plan)
+    plan = plans.plan(asked, config, *plain)
+    wanted = plans.features(plan)
     taps = [
       tuple(name for name in names if name not in known)
       for names, known in zip(wanted, plain, strict=True)
@@ -106,7 +106,7 @@ class Outline:
     _, params, rest = models.split(self._build(seed))
     return Weights(params, rest)
 
-  def _try(self, term: terms.Planned, aids: nnx.Module) -> None:
+  def _try(self, term: plans.Planned, aids: nnx.Module) -> None:
     """Raises `ValueError` unless a batch of these features can be compared."""
     config = self._config
     size = config.batch_size // config.accumulate_steps
@@ -133,7 +133,7 @@ class Outline:
         key=jax.random.key(0),
       )
       module = models.merge(graphdef, params, rest)
-      return terms.value(term, exchange, config, module)
+      return plans.value(term, exchange, config, module)
 
     try:
       jax.eval_shape(value, *arrays, *features)
@@ -150,7 +150,7 @@ class Outline:
 
   def _build(self, seed: int) -> nnx.Module:
     key = jax.random.fold_in(jax.random.key(seed), _AIDS)
-    return terms.build_aids(
+    return plans.build_aids(
       self.lesson.plan,
       self._config,
       *self._features,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from kdjax import models
-from kdjax.terms import Plan
+from kdjax.plans import Plan
 from kdjax.train.answers import (
   Answers,
   Batch,

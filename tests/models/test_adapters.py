@@ -132,11 +132,11 @@ def test_contrast_gives_unit_vectors(contrast):
 def test_a_bank_has_a_row_for_every_example_and_is_not_trained(contrast):
   bank = contrast.bank
   for rows in (bank.student[...], bank.teacher[...]):
-    assert rows.shape == (10, 12)
+    assert rows.shape == (256, 12)  # a whole block
     assert np.abs(rows).max() <= 0.5  # √(3 / 12)
     assert np.abs(rows).max() > 0.4
   assert not np.allclose(bank.student[...], bank.teacher[...])
-  np.testing.assert_array_equal(bank.partition[...], np.zeros(2))
+  np.testing.assert_array_equal(bank.log_partition[...], np.zeros(2))
   np.testing.assert_array_equal(bank.starts[...], [0, 4, 7, 10])
   np.testing.assert_array_equal(LABELS[bank.order[...]], np.sort(LABELS))
   _, params, rest = models.split(contrast)
@@ -144,7 +144,8 @@ def test_a_bank_has_a_row_for_every_example_and_is_not_trained(contrast):
   assert set(rest['bank']) == {
     'student',
     'teacher',
-    'partition',
+    'log_partition',
+    'has_partition',
     'order',
     'starts',
   }

@@ -96,7 +96,8 @@ def test_memories_and_statistics_move_and_indices_do_not(everything):
     'hint/pair1/norm/var',
     'crd/pair1/bank/student',
     'crd/pair1/bank/teacher',
-    'crd/pair1/bank/partition',
+    'crd/pair1/bank/log_partition',
+    'crd/pair1/bank/has_partition',
   }
   for side in ('student', 'teacher'):
     banks = (s.aids.rest['crd']['pair1']['bank'][side] for s in (before, after))
@@ -281,7 +282,7 @@ def test_parts_of_a_batch_take_turns_with_the_memory():
     now = dataclasses.replace(now, rest=rest, aids=aids)
   close(after.aids.rest, now.aids.rest)
   changed = moved(state.aids.rest, after.aids.rest)
-  assert 'crd/pair1/bank/partition' in changed
+  assert 'crd/pair1/bank/log_partition' in changed
 
 
 def test_what_is_not_finite_leaves_the_aids_as_they_are():

@@ -74,9 +74,7 @@ def test_values_and_gradient_norms_are_those_of_each_part(job):
   np.testing.assert_allclose(values, said.loss, rtol=1e-5)
 
 
-def test_without_a_teacher_there_is_nothing_to_tell_apart(
-  config, digits, mesh
-):
+def test_without_a_teacher_there_is_nothing_to_tell_apart(config, digits, mesh):
   config.method = 'ce'
   job = task.prepare(config, digits, None, mesh)
   state = job.initialise().state

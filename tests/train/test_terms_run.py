@@ -122,11 +122,16 @@ def test_two_devices_share_the_memory_and_give_what_one_gives(config, forty):
   bank = found[1].aids.rest['crd']['pair1']['bank']
   for side in ('student', 'teacher'):
     shards = bank[side].addressable_shards
-    assert [s.data.shape for s in shards] == [(20, 32)] * 2
+    assert [s.data.shape for s in shards] == [(128, 32)] * 2
     assert len({s.device for s in shards}) == 2
     like = job.like.state.aids.rest['crd']['pair1']['bank'][side]
     assert like.sharding == sharding.by_example(mesh)
-  others = bank['partition'], bank['order'], bank['starts'], found[1].trained
+  others = (
+    bank['log_partition'],
+    bank['order'],
+    bank['starts'],
+    found[1].trained,
+  )
   assert all(a.is_fully_replicated for a in jax.tree.leaves(others))
   chex.assert_trees_all_close(*map(jax.device_get, found), rtol=2e-3, atol=2e-4)
 
