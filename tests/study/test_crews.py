@@ -99,6 +99,17 @@ def test_other_losses_and_other_data_need_other_programs(uncompiled, where):
   assert program(uncompiled, where, 'kd_pt', 'kd_topk') is found[0]
 
 
+def test_a_memory_is_of_the_classes_that_its_students_see(uncompiled, where):
+  found = [
+    program(uncompiled, changed(where, values), 'crd')
+    for values in (
+      {'dataset.exclude_classes': (0,), 'dataset.num_labels': 18},
+      {'dataset.exclude_classes': (2,), 'dataset.num_labels': 18},
+    )
+  ]
+  assert found[0] is not found[1]
+
+
 def test_a_second_scenario_compiles_nothing(
   trainer, vectors, mesh, family_trials, where, whole
 ):

@@ -170,6 +170,20 @@ def test_a_group_has_no_more_than_one_of_it_needs(
   assert group.kind == f'family, relates={relates}'
 
 
+@pytest.mark.parametrize(
+  ('arm', 'kind', 'looks_inside'),
+  [
+    ("ce also=('kd',)", 'ce', False),  # its T is not the family's
+    ("kd also=('pkt',)", 'family, relates=False', True),
+    ('crd', 'crd', True),
+  ],
+)
+def test_terms_beside_a_method(arm, kind, looks_inside, two):
+  (group,) = split(two, arm)
+  assert group.needs_teacher
+  assert (group.kind, group.looks_inside) == (kind, looks_inside)
+
+
 def test_numbers_are_those_that_can_be_searched():
   """What is searched and no array would split into as many groups as trials."""
   assert set(searchable(default())) == groups.ARRAYS

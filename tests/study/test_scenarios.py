@@ -95,3 +95,9 @@ def test_what_is_no_scenario_is_refused(given, named):
 def test_what_is_not_searched_a_scenario_may_set():
   places = of((('weight', 0.2),), (('weight', 0.9),), weight=())
   assert [place.config.weight for place in places] == [0.2, 0.9]
+
+
+def test_several_teachers_are_averaged_at_no_temperature():
+  (place,) = of((('teacher.num_seeds', 2),))
+  with pytest.raises(ValueError, match="in a study .* averaged by 'logits'"):
+    scenarios.check(place, [])
