@@ -6,8 +6,8 @@ Data: `python -m kdjax.prepare --dataset=fashion_mnist` first. The teacher
 learns from all 54,000 training images for two epochs, the student from 2,000 of
 them. A pair for features and relations on a CPU: 200 s of processor time, of
 which 160 train the teacher, once. Test accuracy after the last step, mean ±
-standard deviation over seeds 0 and 1, by `python benchmarks/families.py`: KD
-85.76 ± 0.23 %, cross-entropy 83.37 ± 0.04 %, teacher 91.07 %. docs/families.md
+standard deviation over seeds 0 to 2, by `python benchmarks/families.py`: KD
+85.71 ± 0.18 %, cross-entropy 83.39 ± 0.05 %, teacher 91.07 %. docs/families.md
 compares all methods.
 """
 

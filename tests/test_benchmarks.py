@@ -14,6 +14,7 @@ HEADERS = {
   'input_pipeline': 'share, %',
   'whole_run': 'saves / run, %',
   'analysis_cost': 'cost / run, %',
+  'method_cost': 'step / KD step',
 }
 
 
@@ -86,6 +87,20 @@ def test_losses_prints_its_table():
   done = run('losses', '--loss=nsst')
   assert done.returncode == 2
   assert "did you mean 'nst'" in done.stderr
+
+
+def test_families_prints_its_table(tmp_path):
+  config = ROOT / 'experiments/digits_kd.py'
+  done = run(
+    'families', '--quick', f'--config={config}', f'--workdir={tmp_path}'
+  )
+  assert done.returncode == 0, done.stderr
+  *_, table, surroundings = done.stdout.strip().split('\n\n')
+  header, _, *rows = table.splitlines()
+  assert 'agrees with teacher' in header
+  assert [row.split()[1] for row in rows] == ['ce', 'kd', 'crd', 'teacher']
+  assert all(row.count('|') == header.count('|') for row in rows)
+  assert 'JAX' in surroundings
 
 
 @pytest.mark.parametrize('flags', [['--alone'], []])
