@@ -39,6 +39,8 @@ _TRAINING = (
   'batch_size',
   'learning_rate',
 )
+# Of what a checkpoint holds: cached teachers of another layout are left alone.
+_LAYOUT = 2
 # Where the teachers' seeds begin: a teacher never starts from the weights of
 # a student with the same network.
 _SEEDS = 2**31
@@ -83,6 +85,7 @@ def fingerprint(config: ConfigDict, dataset: data.Dataset) -> str:
   """
   determinants = {
     'kdjax': kdjax.__version__,
+    'layout': _LAYOUT,
     'data': dataset.fingerprint(),
     'augment': config.dataset.augment,
     **{key: config.to_dict()[key] for key in _DETERMINANTS},
