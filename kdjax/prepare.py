@@ -21,7 +21,8 @@ def _arguments() -> argparse.Namespace:
     '--manual_dir',
     default='',
     metavar='DIR',
-    help='folder with the files placed by hand; without it they are downloaded',
+    help='folder with the files placed by hand; without it they are downloaded;'
+    ' for text_file, the file or folder of the text',
   )
   parser.add_argument(
     '--data_dir',
@@ -45,9 +46,11 @@ def main() -> None:
   counts = ', '.join(
     f'{count} {split}' for split, count in prepared.num_examples.items()
   )
+  size = prepared.vocabulary_size
+  what = f'tokens, vocabulary {size},' if size else 'examples'
   done = 'was already prepared' if prepared.was_prepared else 'prepared'
   print(
-    f'{arguments.dataset} {done}: {counts} examples in {prepared.folder}'
+    f'{arguments.dataset} {done}: {counts} {what} in {prepared.folder}'
     f' ({seconds:.1f} s)'
   )
 

@@ -114,6 +114,36 @@ def test_damage_to_what_is_prepared_is_found(tmp_path):
   assert f'{path} is not what was prepared' in line
 
 
+def test_a_text_is_counted_in_tokens(tmp_path):
+  path = tmp_path / 'mine.txt'
+  path.write_text('one two\n' * 10)
+  arguments = (
+    '--dataset=text_file',
+    f'--data_dir={tmp_path / "root"}',
+    f'--manual_dir={path}',
+  )
+  done = run(*arguments)
+  assert (done.returncode, done.stderr) == (0, '')
+  counts = '24 train, 3 dev, 3 test tokens, vocabulary 3'
+  assert f'text_file prepared: {counts}, in {tmp_path}' in done.stdout
+  assert f'was already prepared: {counts}, in' in run(*arguments).stdout
+
+
+def test_texts_that_are_not_there(tmp_path):
+  line = mistake(run('--dataset=text_file', f'--data_dir={tmp_path}'))
+  assert line.endswith('or by --manual_dir of kdjax.prepare')
+  (tmp_path / 'ptb.train.txt').write_text('a\n')
+  line = mistake(
+    run(
+      '--dataset=penn_treebank',
+      f'--data_dir={tmp_path / "root"}',
+      f'--manual_dir={tmp_path}',
+    )
+  )
+  assert f'{tmp_path} lacks ptb.valid.txt, ptb.test.txt: it' in line
+  assert line.endswith('and holds ptb.train.txt')
+
+
 def test_main_passes_its_flags_on(monkeypatch, capsys):
   given = {}
 

@@ -94,13 +94,10 @@ def read_cache(
   Returns:
     The arrays.
   """
+  found = read_npz(path)
+  if found is None:
+    return None
   try:
-    with open(path, 'rb') as file:
-      # NumPy stops where a header says so, short of zipfile's own check.
-      if zipfile.ZipFile(file).testzip() is not None:
-        return None
-      file.seek(0)
-      found = dict(np.load(file, allow_pickle=False))
     if streamed:
       for split, part in records.items():
         images = _all_images(part, found[f'{split}_labels'])
@@ -117,15 +114,33 @@ def read_cache(
 
 def write_cache(path: pathlib.Path, arrays: Arrays) -> None:
   """Writes the cache whole or not at all; a folder may be read-only."""
-  partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
   kept = {
     field: array
     for field, array in arrays._asdict().items()
     if isinstance(array, np.ndarray)
   }
+  write_npz(path, kept)
+
+
+def read_npz(path: pathlib.Path) -> dict[str, np.ndarray] | None:
+  """The arrays of a cache, or None if it is missing or damaged."""
+  try:
+    with open(path, 'rb') as file:
+      # NumPy stops where a header says so, short of zipfile's own check.
+      if zipfile.ZipFile(file).testzip() is not None:
+        return None
+      file.seek(0)
+      return dict(np.load(file, allow_pickle=False))
+  except Exception:  # Whatever ails a cache, the records are still there.
+    return None
+
+
+def write_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+  """Writes arrays whole or not at all; a folder may be read-only."""
+  partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
   try:
     with open(partial, 'wb') as file:
-      np.savez(file, **kept)
+      np.savez(file, **arrays)
     partial.replace(path)
   except OSError:
     with contextlib.suppress(OSError):

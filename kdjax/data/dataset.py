@@ -3,10 +3,12 @@
 import dataclasses
 import functools
 import hashlib
+import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
 from kdjax import checks
 from kdjax.data.images import Images
@@ -17,14 +19,35 @@ class Split(NamedTuple):
 
   Attributes:
     inputs: images [N, H, W, C] of uint8 or float32, or vectors [N, D] of
-      float32, or encoded images of a data set that is streamed.
-    labels: classes [N] of int32.
+      float32, or encoded images of a data set that is streamed, or tokens
+      [N, T] of int32.
+    labels: classes [N] of int32; of a text the token after each, [N, T], −1
+      where there is nothing to predict.
     ids: where in the published split each example is, [N]; None if unknown.
   """
 
   inputs: np.ndarray | Images
   labels: np.ndarray
   ids: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Text:
+  """What is to be known of a data set for language models.
+
+  Attributes:
+    batching: 'contiguous': rows go on from each other, so that a network may
+      remember; 'padded': a sentence a row; 'packed': several sentences a row.
+    boundary: the token before which there is nothing to remember; None in
+      contiguous rows.
+    num_characters: of the text that the labels of each split stand for.
+    token_counts: how often each token is a label to train on, [K].
+  """
+
+  batching: str
+  boundary: int | None
+  num_characters: dict[str, int]
+  token_counts: Int[np.ndarray, ' K']
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,6 +64,7 @@ class Dataset:
     std: ditto.
     class_names: K names.
     groups: the super-class of each class, or None where none is known.
+    text: what is known of a text, whose tokens are the classes; else None.
   """
 
   name: str
@@ -52,6 +76,7 @@ class Dataset:
   std: tuple[float, ...]
   class_names: tuple[str, ...]
   groups: tuple[int, ...] | None = None
+  text: Text | None = None
 
   @property
   def input_shape(self) -> tuple[int, ...]:
@@ -75,6 +100,10 @@ class Dataset:
       digest.update(
         array.content() if is_encoded else np.ascontiguousarray(array)
       )
+    if self.text:
+      known = dataclasses.asdict(self.text)
+      known['token_counts'] = self.text.token_counts.tolist()
+      digest.update(json.dumps([known, self.class_names]).encode())
     return digest.hexdigest()
 
   def fingerprint(self) -> str:
@@ -83,7 +112,8 @@ class Dataset:
     Returns:
       The sha256, in hexadecimal, over names, types, shapes and bytes of the
       arrays of all splits and of `mean` and `std`. Encoded images stand in by
-      the sha256s of their files and their positions there. Computed once.
+      the sha256s of their files and their positions there. Of a text, what is
+      known of it and its tokens are in it. Computed once.
     """
     return self._digest
 

@@ -3,17 +3,22 @@
 import contextlib
 import dataclasses
 import io
+import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kdjax import checks
-from kdjax.data import manifest, synthetic, table
+from kdjax.data import arrays, corpus, manifest, table
+from kdjax.data import tokens as tokenising
 from kdjax.data.arrays import Arrays, read_cache, read_records, write_cache
+from kdjax.data.corpus import Corpus, Document
 from kdjax.data.shards import Shards
 
 _CACHE = 'kdjax_arrays.npz'
+# The parts of a text, as TFDS calls them.
+TEXT_SPLITS = {'train': 'train', 'dev': 'validation', 'test': 'test'}
 
 
 def data_dir_or_default(data_dir: str) -> str:
@@ -51,7 +56,7 @@ class Place:
 
   name: str
   root: pathlib.Path
-  options: synthetic.Options | None = None
+  options: table.Options | None = None
 
   @property
   def folder(self) -> pathlib.Path:
@@ -175,6 +180,29 @@ def read(where: Place) -> Arrays | None:
   return arrays
 
 
+def read_corpus(where: Place, *, tokens: str) -> Corpus:
+  """The tokens of a prepared text data set; from the second time on, faster.
+
+  Args:
+    where: the prepared data.
+    tokens: 'word', 'char' or a file, see `kdjax.data.tokens.tokenise`.
+
+  Returns:
+    The tokens.
+
+  Raises:
+    ValueError: the texts cannot be cut so.
+    OSError: the files or the records are damaged.
+  """
+  cache = where.folder / f'kdjax_{tokenising.key(tokens)}.npz'
+  found = corpus.from_arrays(arrays.read_npz(cache))
+  if found is None:
+    manifest.check(where.folder, records=True)
+    found = tokenising.tokenise(_documents(where), tokens)
+    arrays.write_npz(cache, corpus.to_arrays(found))
+  return found
+
+
 def verify(where: Place) -> None:
   """Reads every file of prepared data again, and compares.
 
@@ -189,7 +217,10 @@ def verify(where: Place) -> None:
     OSError: a file is missing or not what was prepared; it is named.
   """
   if manifest.read(where.folder) is None:
-    _read_all(where)
+    if table.is_text(where.name):
+      _documents(where)
+    else:
+      _read_all(where)
     manifest.write(where.folder)
   else:
     manifest.check(where.folder, records=True)
@@ -214,6 +245,20 @@ def _read_all(where: Place) -> Arrays:
       f'{where.folder} was prepared in a format without random access, not by'
       ' kdjax: use another data_dir'
     ) from error
+
+
+def _documents(where: Place) -> list[Document]:
+  """The texts of all records; not every text has all parts."""
+  info = json.loads((where.folder / 'dataset_info.json').read_bytes())
+  there = {split['name'] for split in info['splits']}
+  with _quiet():
+    return corpus.documents_of(
+      {
+        part: Shards(where.folder, name)
+        for part, name in TEXT_SPLITS.items()
+        if name in there
+      }
+    )
 
 
 def _check_listed(where: Place) -> None:

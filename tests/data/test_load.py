@@ -93,10 +93,13 @@ def test_the_default_folder_is_that_of_tfds(monkeypatch, tmp_path):
 
 
 def test_the_table_has_the_versions_of_the_builders(tmp_path):
+  text = tmp_path / 'mine.txt'
+  text.write_text('a text\n')
   for name in data.DATASETS:
-    builder = store.place(name, data_dir=str(tmp_path)).builder()
-    assert builder.data_path == store.place(name, data_dir=tmp_path).folder
-    assert builder.name == name
+    options = {'path': str(text)} if name == table.OWN_TEXT else None
+    place = store.place(name, data_dir=str(tmp_path), options=options)
+    assert place.builder().data_path == place.folder
+    assert place.builder().name == name
 
 
 def test_an_unknown_data_set_suggests_the_nearest():
@@ -111,7 +114,12 @@ def test_a_data_set_like_no_other_lists_all():
 
 
 @pytest.mark.parametrize(
-  'name', [name for name, x in table.DATASETS.items() if not x.bundled]
+  'name',
+  [
+    name
+    for name, x in table.DATASETS.items()
+    if not x.bundled and name != table.OWN_TEXT
+  ],
 )
 def test_what_is_not_prepared_names_the_command(name, tmp_path):
   with pytest.raises(FileNotFoundError) as error:
