@@ -16,6 +16,8 @@ from flax import nnx
 from kdjax.checks import Array, check_known
 from kdjax.models.ensemble import Ensemble
 from kdjax.models.imagenet_resnet import ImageNetResNet
+from kdjax.models.language import Carry, LanguageModel
+from kdjax.models.lstm import LSTM
 from kdjax.models.mlp import MLP
 from kdjax.models.mobilenet import MobileNetV2
 from kdjax.models.outputs import Outputs, is_integer
@@ -23,11 +25,13 @@ from kdjax.models.resnet import ResNet
 from kdjax.models.shufflenet_v1 import ShuffleNetV1
 from kdjax.models.shufflenet_v2 import ShuffleNetV2
 from kdjax.models.taps import tapped
+from kdjax.models.transformer import Transformer
 from kdjax.models.vgg import VGG
 from kdjax.models.vit import ViT
 from kdjax.models.wide_resnet import WideResNet
 
 __all__ = [
+  'LSTM',
   'MLP',
   'MODELS',
   'VGG',
@@ -38,12 +42,15 @@ __all__ = [
   'ResNet',
   'ShuffleNetV1',
   'ShuffleNetV2',
+  'Transformer',
   'ViT',
   'WideResNet',
   'apply',
   'build',
+  'initial_carry',
   'merge',
   'num_params',
+  'reads_tokens',
   'split',
 ]
 
@@ -87,7 +94,35 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
   'resnet34': partial(ImageNetResNet, depth=34, widths=_IMAGENET),
   'resnet50': partial(ImageNetResNet, depth=50, widths=_IMAGENET),
   'resnet152': partial(ImageNetResNet, depth=152, widths=_IMAGENET),
+  # For text: those of Zaremba et al. 2014, and ours.
+  'lstm': LSTM,
+  'lstm_small': partial(LSTM, widths=(200, 200), init_scale=0.1),
+  'lstm_medium': partial(LSTM, widths=(650, 650), init_scale=0.05),
+  'lstm_large': partial(LSTM, widths=(1500, 1500), init_scale=0.04),
+  'transformer_tiny': partial(Transformer, width=128, depth=2, num_heads=4),
+  'transformer_small': partial(Transformer, width=256, depth=4, num_heads=4),
 }
+
+
+def reads_tokens(name: str) -> bool:
+  """Says whether a network reads rows of tokens, rather than numbers.
+
+  Args:
+    name: a name in `MODELS`.
+
+  Returns:
+    Whether its inputs are integers `[B, T]`, and its logits `[B, T, K]`.
+
+  Raises:
+    ValueError: for an unknown name (with the nearest right one).
+
+  >>> reads_tokens('lstm_small'), reads_tokens('mlp')
+  (True, False)
+  """
+  check_known('model', name, MODELS)
+  row = MODELS[name]
+  kind = row.func if isinstance(row, partial) else row
+  return isinstance(kind, type) and issubclass(kind, LanguageModel)
 
 
 def _option_names(name: str) -> list[str]:
@@ -114,11 +149,14 @@ def build(
 
   Args:
     name: a name in `MODELS`.
-    input_shape: shape of one example: (inputs,) or (height, width, channels).
-    num_classes: number of classes, K.
+    input_shape: shape of one example: (inputs,), (height, width, channels) or
+      (tokens,).
+    num_classes: number of classes, K; of a language model, the vocabulary's
+      size.
     seed: an integer; the same seed gives the same parameters.
-    **options: what else the model takes: `dtype`, and `widths` and `dropout`
-      for `'mlp'`.
+    **options: what else the model takes: `dtype`; `widths` and `dropout` for
+      `'mlp'`; for text `dropout`, `tied` and `boundary`, and for `'lstm'`
+      `widths` and `init_scale`.
 
   Returns:
     The model; call it as `model(inputs, train=..., key=...)`.
@@ -189,6 +227,7 @@ def apply(
   train: bool,
   key: jax.Array | None = None,
   taps: Sequence[str] = (),
+  carry: Carry = None,
 ) -> tuple[Outputs, Tree]:
   """Runs a model as a pure function, for use in `jit`, `grad` and `scan`.
 
@@ -196,19 +235,22 @@ def apply(
     graphdef: the structure.
     params: the trainable parameters.
     rest: batch norm's running statistics.
-    inputs: examples, `[B, *input_shape]`, floating point.
+    inputs: examples, `[B, *input_shape]`, floating point; tokens, `[B, T]`,
+      integers.
     train: whether units are dropped and batch norm uses this batch.
     key: a PRNG key; needed only by a model with dropout, when `train`.
     taps: paths of modules inside the model, as in `'stage2/block1/norm1'`;
       what each returns is a feature of that name.
+    carry: what a model with a memory gave for the rows before these; None or
+      `()`: nothing came before.
 
   Returns:
     The outputs, and the new `rest`: `rest` itself unless `train`.
 
   Raises:
-    ValueError: for inputs of another shape, where a key is missing, or for a
-      path without a module that returns an array.
-    TypeError: for inputs that are not floating point.
+    ValueError: for inputs of another shape, where a key is missing, for a path
+      without a module that returns an array, or for another batch's carry.
+    TypeError: for inputs that are not floating point, or not integers.
 
   >>> model = build('mlp', input_shape=(4,), num_classes=2, seed=0, widths=(3,))
   >>> inputs = jax.numpy.ones((5, 4))
@@ -218,10 +260,38 @@ def apply(
   """
   model = merge(graphdef, params, rest)
   inner = model.inner if isinstance(model, Ensemble) else model
+  memory = {'carry': carry} if jax.tree.leaves(carry) else {}
   with tapped(inner, taps) as seen:
-    outputs = model(inputs, train=train, key=key)
+    outputs = model(inputs, train=train, key=key, **memory)
   outputs = outputs._replace(features={**outputs.features, **seen})
   return outputs, split(model)[2] if train else rest
+
+
+def initial_carry(
+  graphdef: nnx.GraphDef, params: Tree, rest: Tree, *, batch_size: int
+) -> Carry:
+  """Returns what a model remembers before it has read anything.
+
+  Args:
+    graphdef: the structure.
+    params: the trainable parameters, or their shapes.
+    rest: batch norm's running statistics, or their shapes.
+    batch_size: rows of a batch, B.
+
+  Returns:
+    A pytree of zeros, `[B, ...]`; `()` for a model without a memory.
+
+  >>> model = build(
+  ...   'lstm', input_shape=(5,), num_classes=9, seed=0, widths=(3,)
+  ... )
+  >>> carry = initial_carry(*split(model), batch_size=2)
+  >>> jax.tree.map(lambda x: x.shape, carry)
+  {'layer1': ((2, 3), (2, 3))}
+  """
+  model = merge(graphdef, params, rest)
+  if not hasattr(model, 'initial_carry'):
+    return ()
+  return model.initial_carry(batch_size)
 
 
 def num_params(params: Tree) -> int:

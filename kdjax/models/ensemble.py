@@ -1,27 +1,28 @@
 """Several trained networks as one teacher."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from kdjax.checks import Array
 from kdjax.models.outputs import Outputs
 
 
 def average_logits(
-  logits: Float[Array, 'B M K'], shares: Float[Array, ' M'], temperature: float
-) -> Float[jax.Array, 'B K']:
+  logits: Float[Array, '*B M K'], shares: Float[Array, ' M'], temperature: float
+) -> Float[jax.Array, '*B K']:
   """`Σ_m w_m t_m`: the geometric mean of the networks' probabilities."""
   del temperature
-  return jnp.einsum('bmk,m->bk', logits, shares)
+  return jnp.einsum('...mk,m->...k', logits, shares)
 
 
 def average_probs(
-  logits: Float[Array, 'B M K'], shares: Float[Array, ' M'], temperature: float
-) -> Float[jax.Array, 'B K']:
+  logits: Float[Array, '*B M K'], shares: Float[Array, ' M'], temperature: float
+) -> Float[jax.Array, '*B K']:
   """`T log Σ_m w_m softmax(t_m / T)`: logits of the mean distribution at T.
 
   >>> logits = jnp.array([[[2.0, 0.0], [0.0, 2.0]]])
@@ -30,8 +31,9 @@ def average_probs(
   [[0.5, 0.5]]
   """
   log_probs = jax.nn.log_softmax(logits / temperature, axis=-1)
-  weighted = log_probs + jnp.log(shares)[None, :, None]
-  return temperature * jax.nn.logsumexp(weighted, axis=1)
+  columns = (*range(logits.ndim - 2), -1)
+  weighted = log_probs + jnp.expand_dims(jnp.log(shares), columns)
+  return temperature * jax.nn.logsumexp(weighted, axis=-2)
 
 
 # By what is averaged. The mean of losses needs every network's logits: those
@@ -48,7 +50,8 @@ class Ensemble(nnx.Module):
   """Networks that answer as one; features are those of one of them.
 
   Features: those of the chosen network, and `'members'` `[B, M, K]`, the
-  logits of all.
+  logits of all; of language models, `[B, T, M, K]`. The carry holds every
+  member's.
 
   Args:
     members: M networks of the same classes.
@@ -82,12 +85,23 @@ class Ensemble(nnx.Module):
     """The chosen member's."""
     return self.inner.class_weights
 
+  def initial_carry(self, batch_size: int) -> tuple:
+    """Returns the members'; `()` where none of them has a memory."""
+    carries = tuple(
+      member.initial_carry(batch_size)
+      if hasattr(member, 'initial_carry')
+      else ()
+      for member in self.members
+    )
+    return carries if jax.tree.leaves(carries) else ()
+
   def __call__(
     self,
-    inputs: Float[Array, 'B ...'],
+    inputs: Num[Array, 'B ...'],
     *,
     train: bool,
     key: jax.Array | None = None,
+    carry: tuple = (),
   ) -> Outputs:
     """Returns the averaged logits and the chosen features.
 
@@ -95,13 +109,28 @@ class Ensemble(nnx.Module):
       inputs: examples, `[B, *input_shape]`.
       train: as of the members.
       key: as of the members.
+      carry: as the rows before these left it; `()`: nothing came before.
 
     Returns:
       The outputs.
     """
-    outputs = [member(inputs, train=train, key=key) for member in self.members]
-    logits = jnp.stack([output.logits for output in outputs], axis=1)
+    own = carry or ((),) * len(self.members)
+    outputs = [
+      member(inputs, train=train, key=key, **_memory(carry))
+      for member, carry in zip(self.members, own, strict=True)
+    ]
+    logits = jnp.stack([output.logits for output in outputs], axis=-2)
     average = AVERAGES[self.average]
     features = {**outputs[self.features_from].features, 'members': logits}
     shares = jnp.asarray(self.shares)
-    return Outputs(average(logits, shares, self.temperature), features)
+    carries = tuple(output.carry for output in outputs)
+    return Outputs(
+      average(logits, shares, self.temperature),
+      features,
+      carries if jax.tree.leaves(carries) else (),
+    )
+
+
+def _memory(carry: Any) -> dict:  # noqa: ANN401
+  """The argument of a member that has a memory."""
+  return {'carry': carry} if jax.tree.leaves(carry) else {}

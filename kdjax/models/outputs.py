@@ -1,7 +1,7 @@
 """What every model returns, and the checks that every model makes."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,10 +18,16 @@ class Outputs(NamedTuple):
     features: hidden activations by name. `'pooled'` `[B, D]` is always there:
       it is what the last linear layer reads. The model's docstring lists the
       other names and their shapes; maps are `[B, H, W, C]`.
+    carry: what a network with a memory remembers for the next rows, a pytree
+      of arrays `[B, ...]`; `()` for all others.
+
+  A language model says it for every token: logits are `[B, T, K]`, `'pooled'`
+  is `[B, T, D]`.
   """
 
-  logits: Float[Array, 'B K']
+  logits: Float[Array, 'B *tokens K']
   features: dict[str, jax.Array]
+  carry: Any = ()
 
 
 def is_integer(value: object) -> bool:
@@ -94,6 +100,22 @@ channels)
   return input_shape
 
 
+def check_row_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
+  """Returns `input_shape`, or raises `ValueError` unless it is a row's.
+
+  >>> check_row_shape((8, 8))
+  Traceback (most recent call last):
+  ...
+  ValueError: input_shape=(8, 8): the network reads rows of tokens, (tokens,)
+  """
+  input_shape = check_sizes('input_shape', input_shape)
+  if len(input_shape) != 1:
+    raise ValueError(
+      f'input_shape={input_shape}: the network reads rows of tokens, (tokens,)'
+    )
+  return input_shape
+
+
 def check_dtype(dtype: str) -> str:
   """Returns `dtype`, or raises `ValueError` unless a model computes in it.
 
@@ -121,4 +143,20 @@ was built
     raise ValueError(
       f'inputs of shape {inputs.shape} must have shape [B, {allowed}], as the '
       'model was built'
+    )
+
+
+def check_rows(inputs: Array) -> None:
+  """Raises `ValueError` unless `inputs` has the shape `[B, T]`, with T > 0.
+
+  >>> check_rows(np.zeros((2, 8, 1), int))
+  Traceback (most recent call last):
+  ...
+  ValueError: inputs of shape (2, 8, 1) must have shape [B, T], at least one \
+token a row
+  """
+  if inputs.ndim != 2 or not inputs.shape[1]:
+    raise ValueError(
+      f'inputs of shape {inputs.shape} must have shape [B, T], at least one '
+      'token a row'
     )

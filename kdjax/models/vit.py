@@ -1,6 +1,6 @@
 """A small vision transformer for 32×32 images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from kdjax.models import outputs as outputs_lib
 from kdjax.models.network import Network, linear_head
 
-_INIT = nnx.initializers.truncated_normal(0.02)
+INIT = nnx.initializers.truncated_normal(0.02)
 _EXPANSION = 4  # hidden units of a block's MLP, per channel
 
 
@@ -31,16 +31,26 @@ class Attention(nnx.Module):
     self.writes = _Linear(width, width, rngs=rngs)
 
   def __call__(
-    self, tokens: Float[jax.Array, 'B N D']
+    self,
+    tokens: Float[jax.Array, 'B N D'],
+    read: Callable[..., jax.Array] = jax.nn.dot_product_attention,
   ) -> Float[jax.Array, 'B N D']:
-    """Returns what each token reads."""
+    """Returns what each token reads.
+
+    Args:
+      tokens: what is read.
+      read: of queries, keys and values, `[B, N, heads, D/heads]`, what each
+        query reads.
+
+    Returns:
+      As many tokens.
+    """
     batch, number, width = tokens.shape
     heads = (batch, number, 3, self.num_heads, width // self.num_heads)
     query, key, value = jnp.moveaxis(
       jnp.reshape(self.reads(tokens), heads), 2, 0
     )
-    read = jax.nn.dot_product_attention(query, key, value)
-    return self.writes(jnp.reshape(read, tokens.shape))
+    return self.writes(jnp.reshape(read(query, key, value), tokens.shape))
 
 
 class TransformerBlock(nnx.Module):
@@ -56,19 +66,32 @@ class TransformerBlock(nnx.Module):
   """
 
   def __init__(self, width: int, *, num_heads: int, rngs: nnx.Rngs) -> None:
-    self.norm1 = _Norm(width, rngs=rngs)
+    self.norm1 = LayerNorm(width, rngs=rngs)
     self.attention = Attention(width, num_heads=num_heads, rngs=rngs)
-    self.norm2 = _Norm(width, rngs=rngs)
+    self.norm2 = LayerNorm(width, rngs=rngs)
     self.widen = _Linear(width, _EXPANSION * width, rngs=rngs)
     self.narrow = _Linear(_EXPANSION * width, width, rngs=rngs)
 
   def __call__(
-    self, tokens: Float[jax.Array, 'B N D']
+    self,
+    tokens: Float[jax.Array, 'B N D'],
+    *,
+    read: Callable[..., jax.Array] = jax.nn.dot_product_attention,
+    drop: Callable[[jax.Array], jax.Array] = lambda x: x,
   ) -> Float[jax.Array, 'B N D']:
-    """Returns the tokens after the block."""
-    tokens += self.attention(self.norm1(tokens))
+    """Returns the tokens after the block.
+
+    Args:
+      tokens: those before it.
+      read: as in `Attention`.
+      drop: drops units of what is added to the tokens, anew at every call.
+
+    Returns:
+      As many tokens.
+    """
+    tokens += drop(self.attention(self.norm1(tokens), read))
     hidden = jax.nn.gelu(self.widen(self.norm2(tokens)))
-    return tokens + self.narrow(hidden)
+    return tokens + drop(self.narrow(hidden))
 
 
 class ViT(Network):
@@ -143,11 +166,11 @@ class ViT(Network):
       )
     self.grid = tuple(side // self.patch_size for side in sides)
     self.embed = _Linear(self.patch_size**2 * channels, width, rngs=rngs)
-    self.positions = nnx.Param(_INIT(rngs.params(), (*self.grid, width)))
+    self.positions = nnx.Param(INIT(rngs.params(), (*self.grid, width)))
     for i in range(self.depth):
       block = TransformerBlock(width, num_heads=num_heads, rngs=rngs)
       setattr(self, f'block{i + 1}', block)
-    self.last_norm = _Norm(width, rngs=rngs)
+    self.last_norm = LayerNorm(width, rngs=rngs)
     self.head = linear_head(width, num_classes, rngs)
 
   def _features(
@@ -183,7 +206,7 @@ class _Linear(nnx.Linear):
   def __init__(
     self, num_inputs: int, num_outputs: int, *, rngs: nnx.Rngs
   ) -> None:
-    super().__init__(num_inputs, num_outputs, kernel_init=_INIT, rngs=rngs)
+    super().__init__(num_inputs, num_outputs, kernel_init=INIT, rngs=rngs)
 
   def __call__(
     self, inputs: Float[jax.Array, '*batch C']
@@ -193,7 +216,7 @@ class _Linear(nnx.Linear):
     return inputs @ kernel + jnp.expand_dims(bias, range(inputs.ndim - 1))
 
 
-class _Norm(nnx.LayerNorm):
+class LayerNorm(nnx.LayerNorm):
   """A layer norm in float32, whatever the inputs' type."""
 
   def __init__(self, width: int, *, rngs: nnx.Rngs) -> None:
@@ -202,4 +225,5 @@ class _Norm(nnx.LayerNorm):
   def __call__(
     self, inputs: Float[jax.Array, '*batch D']
   ) -> Float[jax.Array, '*batch D']:
+    """Returns them normed, of the inputs' type."""
     return super().__call__(inputs).astype(inputs.dtype)

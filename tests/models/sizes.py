@@ -9,18 +9,23 @@ import jax.numpy as jnp
 from kdjax import models
 
 
-def sizes(name, *, input_shape, num_classes):
+def sizes(name, *, input_shape, num_classes, **options):
   """Returns parameters, multiply-accumulates of an example, and outputs."""
 
   def build_and_run(inputs):
     model = models.build(
-      name, input_shape=input_shape, num_classes=num_classes, seed=0
+      name,
+      input_shape=input_shape,
+      num_classes=num_classes,
+      seed=0,
+      **options,
     )
     graphdef, params, rest = models.split(model)
     outputs, _ = models.apply(graphdef, params, rest, inputs, train=False)
     return params, outputs
 
-  inputs = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+  dtype = jnp.int32 if models.reads_tokens(name) else jnp.float32
+  inputs = jax.ShapeDtypeStruct((1, *input_shape), dtype)
   trace = jax.make_jaxpr(build_and_run, return_shape=True)
   # For a CPU some convolutions are written with more than their own products.
   with mock.patch.object(jax, 'default_backend', return_value='gpu'):
@@ -43,5 +48,6 @@ def _macs(jaxpr):
       )
     for value in equation.params.values():
       if hasattr(value, 'jaxpr'):
-        total += _macs(value.jaxpr)
+        # A scan does as often what it holds; nothing else has a length.
+        total += equation.params.get('length', 1) * _macs(value.jaxpr)
   return total

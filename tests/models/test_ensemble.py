@@ -112,3 +112,54 @@ def test_it_is_taken_apart_and_put_together_under_jit():
   run = jax.jit(lambda p: models.apply(graphdef, p, rest, INPUTS, train=False))
   found, _ = run(params)
   close(found.logits, build(average='probs')(INPUTS, train=False).logits)
+
+
+def reader(seed, name='lstm', **options):
+  return models.build(
+    name, input_shape=(5,), num_classes=K, seed=seed, **options
+  )
+
+
+@pytest.mark.parametrize('average', ensemble.AVERAGES)
+def test_language_models_answer_as_one_and_remember_each_for_itself(average):
+  members = [
+    reader(0, widths=(3,)),
+    reader(1, 'transformer_tiny'),
+    reader(2, widths=(4, 2)),
+  ]
+  model = models.Ensemble(
+    members,
+    shares=SHARES.tolist(),
+    average=average,
+    temperature=T,
+    features_from=2,
+  )
+  graphdef, params, rest = models.split(model)
+  rows = np.random.default_rng(0).integers(0, K, (2, 10))
+  run = jax.jit(
+    lambda rows, carry: models.apply(
+      graphdef, params, rest, rows, train=False, carry=carry
+    )[0]
+  )
+  carry = models.initial_carry(graphdef, params, rest, batch_size=2)
+  first = run(rows[:, :5], carry)
+  second = run(rows[:, 5:], first.carry)
+  assert second.features['pooled'].shape == (2, 5, 2)
+  assert second.features['members'].shape == (2, 5, M, K)
+  each = np.stack([m(rows, train=False).logits for m in members], axis=2)
+  for place in (0, 2):
+    found = second.features['members'][:, :, place]
+    close(found, each[:, 5:, place])
+  alone = members[1](rows[:, 5:], train=False).logits
+  close(second.features['members'][:, :, 1], alone)
+  for row in range(2):
+    wanted = ensemble.AVERAGES[average](
+      second.features['members'][row], SHARES, T
+    )
+    close(second.logits[row], wanted)
+
+
+def test_networks_without_a_memory_carry_nothing():
+  weights = models.split(build())
+  assert models.initial_carry(*weights, batch_size=3) == ()
+  assert models.apply(*weights, INPUTS, train=False)[0].carry == ()

@@ -184,6 +184,14 @@ def test_eval_returns_the_rest_it_was_given(name):
 
 
 @pytest.mark.parametrize('name', SMALL)
+def test_a_network_for_examples_carries_nothing(name):
+  weights = _triple(name)
+  assert models.initial_carry(*weights, batch_size=4) == ()
+  outputs, _ = models.apply(*weights, _inputs(name), train=False, carry=())
+  assert outputs.carry == ()
+
+
+@pytest.mark.parametrize('name', SMALL)
 def test_the_seed_determines_the_parameters(name):
   first, same, other = (_triple(name, seed=seed)[1] for seed in (0, 0, 1))
   _assert_close(same, first, rtol=0)
