@@ -17,10 +17,13 @@ class Exchange(NamedTuple):
     student: the student's outputs.
     teacher: the teacher's outputs, or None for a method without a teacher.
     class_weights: `[K, D]`, rows of the teacher's last layer, or None.
-    labels: `[B]`, in 0..K-1.
+    labels: `[B]`, in 0..K-1; of a text `[B, T]`, as logits are `[B, T, K]`.
     epoch: scalar, passes over the training set so far.
     positions: `[B]`, where in the training set the examples are, or None.
     key: of what a loss draws at random, or None.
+    mask: `[B, T]`, where a text has a token to predict; None for other data.
+      Logits and labels elsewhere are zeros, and what a loss says of them is
+      left out of its mean.
   """
 
   student: Outputs
@@ -30,3 +33,4 @@ class Exchange(NamedTuple):
   epoch: jax.Array
   positions: jax.Array | None = None
   key: jax.Array | None = None
+  mask: jax.Array | None = None

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses, numerics, targets
+from kdjax import losses, numerics, targets, targets_sparse
 from kdjax.checks import check_known
 from kdjax.exchange import Exchange, Settings
 from kdjax.terms import TERMS
@@ -21,6 +21,7 @@ from kdjax.terms import TERMS
 Loss = Callable[[Exchange, Settings], jax.Array]
 Weight = Callable[[Settings], float]
 Target = Callable[[Exchange, Settings], jax.Array]
+Sparsely = Callable[[jax.Array, jax.Array, Settings], targets_sparse.Sparse]
 
 
 class Method(NamedTuple):
@@ -33,6 +34,8 @@ class Method(NamedTuple):
       the rest of it is the teacher's.
     reads: the configuration keys that its loss reads.
     terms: rows of `kdjax.terms.TERMS` that are added to the loss.
+    sparse: makes from a key and the teacher's logits `[..., K]` the few numbers
+      of them that the loss looks at, or None where it looks at all.
   """
 
   loss: Loss
@@ -40,6 +43,7 @@ class Method(NamedTuple):
   label_weight: Weight = lambda c: 1.0
   reads: tuple[str, ...] = ()
   terms: tuple[str, ...] = ()
+  sparse: Sparsely | None = None
 
 
 def _left_of_weight(c: Settings) -> float:
@@ -65,6 +69,30 @@ def _toward(target: Target, *reads: str) -> Method:
     )
 
   return Method(loss, label_weight=_left_of_weight, reads=_KD + reads)
+
+
+def _toward_few(
+  make: Sparsely, divergence: Callable[..., jax.Array], *reads: str
+) -> Method:
+  """(1-λ)·CE + λ·Tⁿ·KL for a few classes of the teacher."""
+
+  def loss(x: Exchange, c: Settings) -> jax.Array:
+    few = x.teacher.features.get('sparse')
+    if few is None:
+      few = make(x.key, x.teacher.logits, c)
+    term = divergence(
+      x.student.logits,
+      *few,
+      temperature=c.temperature,
+      temperature_power=c.temperature_power,
+    )
+    return numerics.times(1 - c.weight, _ce(x, c)) + numerics.times(
+      c.weight, term
+    )
+
+  return Method(
+    loss, label_weight=_left_of_weight, reads=_KD + reads, sparse=make
+  )
 
 
 def _ce(x: Exchange, c: Settings) -> jax.Array:
@@ -111,6 +139,31 @@ def _topk(x: Exchange, c: Settings) -> jax.Array:
   return targets.topk(_full(x, c), k=c.topk)
 
 
+def _likeliest(
+  key: jax.Array, logits: jax.Array, c: Settings
+) -> targets_sparse.Sparse:
+  return targets_sparse.sparse_topk(logits, k=c.topk, temperature=c.temperature)
+
+
+def _drawn(
+  key: jax.Array, logits: jax.Array, c: Settings
+) -> targets_sparse.Sparse:
+  return targets_sparse.sparse_sample(
+    key, logits, num_samples=c.num_samples, temperature=c.temperature
+  )
+
+
+def _kd_topk() -> Method:
+  """From all classes of the teacher, or from what was kept of them."""
+  whole = _toward(_topk, 'topk')
+  few = _toward_few(_likeliest, losses.kl_uniform_tail)
+
+  def loss(x: Exchange, c: Settings) -> jax.Array:
+    return (few if 'sparse' in x.teacher.features else whole).loss(x, c)
+
+  return whole._replace(loss=loss, sparse=_likeliest)
+
+
 def _kd_standardised(x: Exchange, c: Settings) -> jax.Array:
   """(1-λ)·CE + λ·KD of z-scored logits."""
   term = losses.kd(
@@ -140,13 +193,7 @@ def _dkd(x: Exchange, c: Settings) -> jax.Array:
 
 def _dist(x: Exchange, c: Settings) -> jax.Array:
   """CE + DIST, a relation of the whole batch."""
-  return _ce(x, c) + losses.dist(
-    x.student.logits,
-    x.teacher.logits,
-    inter_weight=c.inter_weight,
-    intra_weight=c.intra_weight,
-    temperature=c.temperature,
-  )
+  return _ce(x, c) + TERMS['dist'].value(x, c, None, [])
 
 
 def _with(*terms: str) -> Method:
@@ -167,7 +214,12 @@ METHODS = {
   'kd_sim': _toward(_sim, *_SIM),
   'kd_pt_sim': _toward(_pt_sim, *_SIM, 'mix'),
   'kd_pt_sim_conditional': _toward(_pt_sim_conditional, *_SIM),
-  'kd_topk': _toward(_topk, 'topk'),
+  'kd_topk': _kd_topk(),  # the rest is spread evenly
+  'kd_topk_bucket': _toward_few(_likeliest, losses.kl_bucket_tail, 'topk'),
+  'kd_topk_renormalised': _toward_few(
+    _likeliest, losses.kl_renormalised, 'topk'
+  ),
+  'kd_sampled': _toward_few(_drawn, losses.kl_samples, 'num_samples'),
   'kd_standardised': Method(
     _kd_standardised,
     label_weight=_left_of_weight,

@@ -97,6 +97,19 @@ def _pooled(student: list[str], teacher: list[str]) -> Sequence[Names]:
   return (('pooled', 'pooled'),)
 
 
+def _dist(x: Exchange, c: Settings, own: Block, pairs: list[Pair]) -> jax.Array:
+  """One number for all examples, or for all tokens of all examples."""
+  value = losses.dist(
+    x.student.logits,
+    x.teacher.logits,
+    inter_weight=c.inter_weight,
+    intra_weight=c.intra_weight,
+    temperature=c.temperature,
+    mask=x.mask,
+  )
+  return jnp.broadcast_to(value, x.labels.shape)
+
+
 def _each(loss: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable:
   """The sum of a loss over pairs; an aid projects the student's feature."""
 
@@ -254,18 +267,7 @@ TERMS = {
       temperature=c.temperature,
     )
   ),
-  'dist': Term(
-    lambda x, c, own, pairs: jnp.broadcast_to(
-      losses.dist(
-        x.student.logits,
-        x.teacher.logits,
-        inter_weight=c.inter_weight,
-        intra_weight=c.intra_weight,
-        temperature=c.temperature,
-      ),
-      x.labels.shape,
-    )
-  ),
+  'dist': Term(_dist),
   # Features.
   'hint': Term(_each(losses.hint), _second_stage, rank=4, aid=_projector),
   'at': Term(_each(losses.at), _every_stage, rank=4),

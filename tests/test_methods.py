@@ -28,6 +28,7 @@ def settings(**changes):
       'temperature': 3.0,
       'smoothing': 0.2,
       'topk': 3,
+      'num_samples': 5,
       'similarity_power': 0.5,
       'similarity_temperature': 0.4,
       'mix': 0.3,
@@ -50,6 +51,7 @@ def exchange(
     class_weights=None if class_weights is None else jnp.asarray(class_weights),
     labels=jnp.asarray(LABELS),
     epoch=jnp.asarray(epoch),
+    key=jax.random.key(0),
   )
 
 
@@ -85,6 +87,7 @@ def rho(name, c):
   }[name]
 
 
+FEW = ('kd_topk_bucket', 'kd_topk_renormalised', 'kd_sampled')
 PARTIAL = (
   'kd',
   'kd_pt',
@@ -159,13 +162,74 @@ def test_a_teacher_distribution_enters_the_distillation_loss(name, power):
   close(gradient(name, c), reference.d_distillation(*args) / B)
 
 
-@pytest.mark.parametrize('name', [*PARTIAL, 'kd_standardised'])
+@pytest.mark.parametrize('name', [*PARTIAL, *FEW, 'kd_standardised'])
 def test_without_weight_a_teacher_changes_nothing(name):
   close(loss(name, settings(weight=0.0)), loss('ce'))
 
 
-def test_topk_of_all_classes_is_kd():
-  close(loss('kd_topk', settings(topk=K)), loss('kd'))
+@pytest.mark.parametrize(
+  'name', ['kd_topk', 'kd_topk_bucket', 'kd_topk_renormalised']
+)
+def test_topk_of_all_classes_is_kd(name):
+  close(loss(name, settings(topk=K)), loss('kd'))
+
+
+def divergence(name, student, c):
+  """The teacher's term of a row that looks at few classes, in float64."""
+  p = reference.softmax(TEACHER, c.temperature)
+  log_q = reference.log_softmax(student.astype(np.float64), c.temperature)
+  kept = np.argsort(-p, axis=-1, kind='stable')[:, : c.topk]
+  p_kept, log_kept = (np.take_along_axis(a, kept, -1) for a in (p, log_q))
+  if name == 'kd_topk_bucket':
+    rest = [1 - a.sum(-1, keepdims=True) for a in (p_kept, np.exp(log_kept))]
+    p_kept = np.concatenate([p_kept, rest[0]], -1)
+    log_kept = np.concatenate([log_kept, np.log(rest[1])], -1)
+  else:
+    p_kept = p_kept / p_kept.sum(-1, keepdims=True)
+    log_kept = log_kept - np.log(np.exp(log_kept).sum(-1, keepdims=True))
+  return c.temperature**c.temperature_power * reference.kl(p_kept, log_kept)
+
+
+@pytest.mark.parametrize('power', [0, 2])
+@pytest.mark.parametrize('name', ['kd_topk_bucket', 'kd_topk_renormalised'])
+def test_few_classes_are_compared_as_they_are_kept(name, power):
+  c = settings(temperature_power=power)
+  wanted = (1 - c.weight) * reference.cross_entropy(STUDENT, LABELS)
+  close(loss(name, c), wanted + c.weight * divergence(name, STUDENT, c))
+
+
+def test_samples_teach_all_of_the_teacher_on_average():
+  """The mean gradient over keys is that of KD, within 5 standard errors."""
+  c = settings(num_samples=3)
+
+  def slope(key):
+    x = exchange()._replace(key=key)
+
+    def mean(student):
+      said = x._replace(student=Outputs(student, {}))
+      return methods.get('kd_sampled').loss(said, c).mean()
+
+    return jax.grad(mean)(jnp.asarray(STUDENT))
+
+  found = jax.vmap(slope)(jax.random.split(jax.random.key(1), 2000))
+  error = found.std(0) / np.sqrt(len(found))
+  gap = np.abs(found.mean(0) - gradient('kd', c))
+  assert (gap < 5 * error + 1e-6).all()
+  assert found.std(0).max() > 0.01
+
+
+@pytest.mark.parametrize('name', ['kd_topk', *FEW])
+def test_what_was_kept_of_a_teacher_is_enough(name):
+  """Made beforehand from the logits, which are not there any more."""
+  c, x = settings(), exchange()
+  few = methods.get(name).sparse(x.key, x.teacher.logits, c)
+  kept = x._replace(teacher=Outputs(None, {'sparse': few}))
+  close(methods.get(name).loss(kept, c), loss(name, c))
+
+
+def test_methods_that_need_a_few_classes_say_so():
+  rows = {name for name, row in methods.METHODS.items() if row.sparse}
+  assert rows == {'kd_topk', *FEW}
 
 
 def test_kd_standardised_compares_z_scores():
@@ -245,7 +309,7 @@ def test_a_row_with_a_teacher_looks_at_it(name):
 LABEL_WEIGHTS = {
   'ce': 1.0,
   'ls': 0.8,
-  **dict.fromkeys((*PARTIAL, 'kd_standardised'), 0.3),
+  **dict.fromkeys((*PARTIAL, *FEW, 'kd_standardised'), 0.3),
   'dkd': 1.0,
   'dist': 1.0,
   **{n: 1.0 for n, row in methods.METHODS.items() if row.terms},

@@ -246,6 +246,33 @@ def test_mixture_ends_are_its_parts():
   np.testing.assert_array_equal(mixture(mix=1), rho)
 
 
+def _largest_array(function, *args):
+  """The most numbers in any array that a function makes."""
+  traced = jax.make_jaxpr(function)(*args)
+  made = [v.aval.size for e in traced.jaxpr.eqns for v in e.outvars]
+  return max(made)
+
+
+def test_sim_of_many_classes_makes_rows_of_labels_only():
+  w, y = jnp.ones((1000, 4)), jnp.zeros((2, 3), jnp.int32)
+  assert _largest_array(targets.sim, w, y) <= 2 * 3 * 1000
+  expected = reference.sim(WEIGHTS, LABELS.reshape(2, 2), 0.3, 0.3)
+  actual = targets.sim(_float32(WEIGHTS), _float32(LABELS.reshape(2, 2)))
+  np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize('k', [1, 64, 299, 300])
+def test_topk_of_many_classes(k):
+  """A number is found faster than by ranks, which a traced k needs."""
+  p = reference.softmax(np.round(reference.wave((2, 2, 300), 0.7, 0.5, 3.0), 1))
+  assert len(np.unique(p[0, 0])) < 100  # ties
+  expected = reference.topk(p, k)
+  by_number = jax.jit(lambda p: targets.topk(p, k=k))(_float32(p))
+  traced = jax.jit(lambda p, k: targets.topk(p, k=k))(_float32(p), k)
+  np.testing.assert_allclose(by_number, expected, rtol=1e-5, atol=1e-9)
+  np.testing.assert_array_equal(by_number, traced)
+
+
 def test_sim_depends_on_the_label_only():
   rows = targets.sim(_float32(WEIGHTS), jnp.array([3, 1, 3]))
   np.testing.assert_array_equal(rows[0], rows[2])

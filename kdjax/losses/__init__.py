@@ -1,5 +1,6 @@
 """Distillation losses: pure functions of arrays, in the papers' notation."""
 
+from kdjax.losses.blockwise import Head, blockwise
 from kdjax.losses.contrastive import (
   by_class,
   crd,
@@ -24,6 +25,7 @@ from kdjax.losses.logits import (
   kd,
   standardise,
 )
+from kdjax.losses.masks import blank, masked_mean
 from kdjax.losses.relations import (
   attention_relation,
   cc,
@@ -33,11 +35,20 @@ from kdjax.losses.relations import (
   rkd_distance,
   sp,
 )
+from kdjax.losses.sparse import (
+  kl_bucket_tail,
+  kl_renormalised,
+  kl_samples,
+  kl_uniform_tail,
+)
 
 __all__ = [
+  'Head',
   'at',
   'attention_relation',
   'average_pool',
+  'blank',
+  'blockwise',
   'by_class',
   'cc',
   'cosine',
@@ -51,7 +62,12 @@ __all__ = [
   'hint',
   'irg',
   'kd',
+  'kl_bucket_tail',
+  'kl_renormalised',
+  'kl_samples',
+  'kl_uniform_tail',
   'l2',
+  'masked_mean',
   'moved_bank',
   'nckd',
   'nst',

@@ -9,7 +9,7 @@ outside 0..K-1 gives NaN. Half-precision logits are scored in float32.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Integer
+from jaxtyping import Bool, Float, Integer
 
 from kdjax import numerics
 from kdjax.checks import (
@@ -20,6 +20,7 @@ from kdjax.checks import (
   check_positive,
   typed,
 )
+from kdjax.losses import masks
 
 # Deviations with a norm up to this are rounding, and count as constant.
 _EPSILON = 1e-8
@@ -147,12 +148,13 @@ def distillation(
 
 @typed
 def dist(
-  student_logits: Float[Array, 'B K'],
-  teacher_logits: Float[Array, 'B K'],
+  student_logits: Float[Array, '*batch K'],
+  teacher_logits: Float[Array, '*batch K'],
   *,
   inter_weight: Scalar = 1.0,
   intra_weight: Scalar = 1.0,
   temperature: Scalar = 1.0,
+  mask: Bool[Array, '*batch'] | None = None,
 ) -> Float[jax.Array, '']:
   """DIST: keep the order of the classes, and of the examples, not the values.
 
@@ -160,17 +162,20 @@ def dist(
   `DIST = T² · (β · (1 − mean_b ρ(q̃_b,:, p̃_b,:)) + γ · (1 − mean_k ρ(q̃_:,k,
   p̃_:,k)))`. The factor T² is the published code's; the paper leaves it out. A
   constant row or column correlates with nothing (ρ = 0, no gradient), so a
-  batch of one has an intra-class term of 1.
+  batch of one has an intra-class term of 1. Tokens are examples: all leading
+  axes are one batch.
 
   Args:
-    student_logits: `[B, K]`, reals or `-inf`.
-    teacher_logits: `[B, K]`, reals or `-inf`.
+    student_logits: `[..., K]`, reals or `-inf`.
+    teacher_logits: `[..., K]`, reals or `-inf`.
     inter_weight: β ≥ 0, of the rows (between the classes of an example).
     intra_weight: γ ≥ 0, of the columns (within a class, between examples).
     temperature: T > 0.
+    mask: `[...]`, where an example is real; the others, whatever they hold,
+      are in neither relation. All are if None.
 
   Returns:
-    A scalar of the batch; without unit, times T².
+    A scalar of the batch; without unit, times T². 0 where nothing is real.
 
   Raises:
     TypeError: shapes or dtypes do not fit.
@@ -187,10 +192,23 @@ def dist(
   check_not_negative('inter_weight', inter_weight)
   check_not_negative('intra_weight', intra_weight)
   check_positive('temperature', temperature)
-  student = jnp.exp(numerics.log_probs(student_logits, temperature))
-  teacher = jnp.exp(numerics.log_probs(teacher_logits, temperature))
-  inter = 1 - _pearson(student, teacher, axis=1).mean()
-  intra = 1 - _pearson(student, teacher, axis=0).mean()
+  num_classes = student_logits.shape[-1]
+  real = jnp.ones(student_logits.shape[:-1], bool) if mask is None else mask
+  real = jnp.asarray(real).reshape(-1)
+
+  def probs(logits: Array) -> jax.Array:
+    rows = masks.blank(jnp.reshape(logits, (-1, num_classes)), real)
+    return jnp.exp(numerics.log_probs(rows, temperature))
+
+  student, teacher = probs(student_logits), probs(teacher_logits)
+  inter = masks.masked_mean(1 - _pearson(student, teacher, axis=1), real)
+  # Deviations leave out what is -inf.
+  student, teacher = (
+    jnp.where(real[:, None], x, -jnp.inf) for x in (student, teacher)
+  )
+  intra = jnp.where(
+    jnp.any(real), 1 - _pearson(student, teacher, axis=0).mean(), 0.0
+  )
   return temperature**2 * (inter_weight * inter + intra_weight * intra)
 
 

@@ -163,7 +163,8 @@ BAD = {
   'tckd': lambda s, t, y: losses.tckd(s, t, y[1:], temperature=1.0),
   'nckd': lambda s, t, y: losses.nckd(s, t, y[1:], temperature=1.0),
   'dkd': lambda s, t, y: losses.dkd(s, t[1:], y),
-  'dist': lambda s, t, y: losses.dist(s[None], t[None]),
+  'dist': lambda s, t, y: losses.dist(s[None], t),
+  'dist_mask': lambda s, t, y: losses.dist(s, t, mask=jnp.ones(3, bool)),
   'standardise': lambda s, t, y: losses.standardise(y),
   'positional': lambda s, t, y: losses.kd(s, t, 1.0),
   'text': lambda s, t, y: losses.kd(s, t, temperature='4'),
@@ -295,6 +296,61 @@ def test_dist_of_one_example_and_of_constants():
   value, gradient = _value_and_grad(losses.dist)(constant, jnp.eye(3, 10) * 5)
   np.testing.assert_allclose(value, 2.0)
   np.testing.assert_array_equal(gradient, 0.0)
+
+
+@pytest.mark.parametrize('junk', [0.0, 1e4, np.nan, INF, -INF])
+def test_dist_of_tokens_leaves_masked_ones_out(junk):
+  """Of both relations: as if the batch did not have them."""
+  s, t = (reference.wave((2, 4, 5), *x, 3.0) for x in ((1.0, 0.0), (0.7, 0.5)))
+  mask = np.array([[True, True, False, True], [True, False, False, True]])
+  holes = _float32(*(np.where(mask[..., None], x, junk) for x in (s, t)))
+  value, gradient = _value_and_grad(functools.partial(DIST, mask=mask))(*holes)
+  rows = s[mask], t[mask]
+  expected, slope = _value_and_grad(DIST)(*_float32(*rows))
+  np.testing.assert_allclose(value, expected, rtol=1e-6)
+  np.testing.assert_allclose(value, reference.dist(*rows, 2, 3, 4), rtol=1e-5)
+  np.testing.assert_array_equal(gradient[~mask], 0.0)
+  np.testing.assert_allclose(gradient[mask], slope, rtol=1e-5, atol=1e-7)
+
+
+def test_dist_of_nothing_and_of_all():
+  s, t = _float32(STUDENT, TEACHER)
+  masked = lambda s, t, mask: DIST(s, t, mask=mask)
+  value, gradient = _value_and_grad(masked)(s, t, jnp.zeros(4, bool))
+  np.testing.assert_array_equal(value, 0.0)
+  np.testing.assert_array_equal(gradient, 0.0)
+  value, _ = _value_and_grad(masked)(s, t, jnp.ones(4, bool))
+  np.testing.assert_allclose(value, DIST(s, t), rtol=1e-6)
+
+
+def test_standardise_of_tokens():
+  s = reference.wave((2, 3, 5), 1.0, 0.0, 3.0)
+  actual = losses.standardise(*_float32(s))
+  np.testing.assert_allclose(
+    actual, [reference.standardise(x) for x in s], rtol=1e-5, atol=1e-6
+  )
+
+
+@EACH_CASE
+@pytest.mark.parametrize('junk', [np.nan, INF])
+def test_masked_tokens_change_nothing(case, junk):
+  """Neither value nor gradient, whatever they hold, labels too."""
+  mask = np.array([[True, False], [True, True]])
+  s, t = (x.reshape(2, 2, 5) for x in (STUDENT, TEACHER))
+  y = LABELS.reshape(2, 2)
+
+  def mean(s, t, y):
+    s, t = (losses.blank(x, mask) for x in (s, t))
+    return losses.masked_mean(case.loss(s, t, y), mask)
+
+  holes = _float32(*(np.where(mask[..., None], x, junk) for x in (s, t)))
+  value, gradient = _value_and_grad(mean)(*holes, np.where(mask, y, -1))
+  rows = s[mask], t[mask], y[mask]
+  np.testing.assert_allclose(value, case.value(*rows).mean(), rtol=1e-5)
+  np.testing.assert_array_equal(gradient[~mask], 0.0)
+  np.testing.assert_allclose(
+    gradient[mask], case.gradient(*rows) / 3, rtol=1e-5, atol=1e-5
+  )
 
 
 def test_standardise_value_and_gradient():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import data
+from kdjax import data, models
 from kdjax.train import checkpoint, finite, loop, step
 from kdjax.train.loop import fit
 from kdjax.train.state import Network
@@ -106,8 +106,8 @@ def test_a_run_that_skips_all_stops(plain, poisoned, tmp_path, session):
 def test_a_teacher_is_named(precomputed, config, forty, tmp_path, session):
   config.method = 'kd'
   config.teacher.precompute_logits = precomputed
-  graphdef, params, rest = loop.task.models.split(
-    loop.task.build(config, forty)
+  graphdef, params, rest = models.split(
+    loop.networks.build(config, forty)
   )
   params['head']['bias'] = params['head']['bias'] * jnp.nan
   with pytest.raises(FloatingPointError, match='a logit of the teacher is not'):
