@@ -18,8 +18,9 @@ import numpy as np
 from kdjax import cli, models
 from kdjax import config as configuration
 from kdjax.train import (
-  answers,
   experiment,
+  given,
+  networks,
   resident,
   sharding,
   state,
@@ -54,17 +55,17 @@ def load(path):
 
 def untrained_teacher(config, dataset):
   """Returns the teacher's network; its weights do not change any time."""
-  model = task.build(teacher.config_of(config), dataset)
+  model = networks.build(teacher.config_of(config), dataset)
   return state.Network(*models.split(model))
 
 
 class Training(NamedTuple):
   """The training of a student, on one device, from arrays."""
 
-  task: answers.Task
+  task: given.Task
   initial: state.State
   teacher: state.Weights
-  examples: answers.Batch
+  examples: given.Batch
   key: jax.Array
   num_steps: int
 

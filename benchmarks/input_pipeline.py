@@ -33,7 +33,7 @@ from kdjax.train.watchdog import Watchdog
 class Stopwatch(progress.Reporter, progress.Phase):
   """Notes when training says how far it is, in place of showing it."""
 
-  def phase(self, name, *, num_steps, start):
+  def phase(self, name, *, num_steps, start, unit='images'):
     """Returns itself."""
     self.updates = []
     return self

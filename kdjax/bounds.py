@@ -18,6 +18,8 @@ _COUNTS = (
   'batch_size',
   'accumulate_steps',
   'topk',
+  'num_samples',
+  'dataset.text.sequence_length',
   'teacher.num_epochs',
   'teacher.batch_size',
   'teacher.num_seeds',
@@ -32,6 +34,8 @@ _NOT_NEGATIVE = (
   'dataset.num_labels',
   'dataset.image_size',
   'dataset.mixup',
+  'dataset.text.vocabulary_size',
+  'loss_block_tokens',
   'dataset.num_threads',
   'dataset.num_workers',
   'watchdog_seconds',
@@ -57,6 +61,7 @@ _CHOICES = {
   'optimizer.name': ('sgd', 'adamw'),
   'schedule.name': ('constant', 'step', 'cosine'),
   'compute_dtype': ('float32', 'bfloat16'),
+  'dataset.text.batching': ('contiguous', 'padded', 'packed'),
   'dataset.augment': ('none', 'crop', 'crop_flip', 'resized_crop_flip'),
   'nonfinite': ('stop', 'skip'),
   'teacher.method': ('ce', 'ls'),
@@ -94,6 +99,12 @@ def validate(config: ConfigDict) -> None:
   )
   _validate_terms(config)
   _validate_teachers(config)
+  _require(
+    config,
+    'also',
+    lambda v: not (v and config.loss_block_tokens),
+    '() with config.loss_block_tokens, whose blocks hold one loss',
+  )
   _require(
     config,
     'split_networks',

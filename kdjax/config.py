@@ -42,7 +42,8 @@ def default() -> ConfigDict:
       # kd_standardised have 2 built in.
       'temperature_power': 2,
       'smoothing': 0.1,  # ε of label smoothing, in [0, 1]
-      'topk': 10,  # classes that kd_topk keeps, 1..K
+      'topk': 10,  # classes that kd_topk and its kin keep, 1..K
+      'num_samples': 64,  # classes that kd_sampled draws for each prediction
       'similarity_power': 0.3,  # α of kd_sim
       'similarity_temperature': 0.3,  # β of kd_sim
       'mix': 0.5,  # η of kd_pt_sim, the share of sim, in [0, 1]
@@ -51,6 +52,9 @@ def default() -> ConfigDict:
       'inter_weight': 2.0,  # dist: of the relation between classes
       'intra_weight': 2.0,  # dist: of the relation within a class
       'loss_warmup_epochs': 20,  # dkd: its terms ramp up over these
+      # Of a text, the loss is computed in blocks of so many tokens, without
+      # ever holding all logits; 0: at once.
+      'loss_block_tokens': 0,
       # --- terms of kdjax.terms.TERMS, which are added to a method's loss
       # Further ones beside the method's own, such as ('kd', 'crd').
       'also': (),
@@ -121,6 +125,15 @@ def default() -> ConfigDict:
         'mixup': 0.0,  # α of Beta(α, α); 0: none. The teacher sees the mix.
         'num_threads': 0,  # that decode images; 0: one a core
         'num_workers': 0,  # processes that decode images; 0: this one
+        'text': {
+          # 'contiguous': rows go on from each other, and networks remember;
+          # 'padded': a sentence a row; 'packed': several sentences a row.
+          'batching': 'contiguous',
+          'sequence_length': 35,  # tokens of a row
+          # text_file: 'word', 'char', or a file of the library tokenizers.
+          'tokens': 'word',
+          'vocabulary_size': 0,  # most frequent tokens that are kept; 0: all
+        },
         'options': {  # synthetic_classes only
           'num_examples': 5000,
           'num_test_examples': 5000,
@@ -136,8 +149,10 @@ def default() -> ConfigDict:
       # --- networks: a row of kdjax.models.MODELS and its options
       'student': {
         'name': 'resnet20',
-        'widths': (),  # mlp: hidden widths; (): the model's own
-        'dropout': 0.0,  # mlp: rate
+        # mlp and lstm: widths of hidden layers; (): the model's own
+        'widths': (),
+        'dropout': 0.0,  # mlp, lstm and transformer: rate
+        'tied': False,  # lstm and transformer: one matrix embeds and predicts
       },
       'teacher': {
         # A trained teacher's folder; '': train one first, into the workdir.
@@ -145,6 +160,7 @@ def default() -> ConfigDict:
         'name': 'resnet56',
         'widths': (),
         'dropout': 0.0,
+        'tied': False,
         'method': 'ce',  # 'ce' or 'ls'
         'smoothing': 0.1,
         'num_epochs': 240,

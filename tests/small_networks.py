@@ -8,7 +8,7 @@ from flax import nnx
 from kdjax import config as configuration
 from kdjax import methods, models, terms
 from kdjax.models.layers import Norm, relu
-from kdjax.train import answers, lesson
+from kdjax.train import given, lesson
 from kdjax.train.state import Network, Weights, create
 
 SHAPE, K = (8, 8, 3), 10
@@ -67,7 +67,7 @@ def network(seed, width, kind=Maps):
 
 def data(num_examples=12, seed=0):
   keys = jax.random.split(jax.random.key(seed), 2)
-  return answers.Batch(
+  return given.Batch(
     jax.random.normal(keys[0], (num_examples, *SHAPE)),
     jax.random.randint(keys[1], (num_examples,), 0, K)
     .at[:2]
@@ -94,7 +94,7 @@ def set_up(config, student, teacher, examples, *, parts=1, **task):
     data=terms.DataSet(jax.device_get(examples.labels), K),
   )
   rate = optax.sgd(1e-3)
-  job = answers.Task(
+  job = given.Task(
     student=student.graphdef,
     teacher=teacher.graphdef,
     loss=methods.get(config.method).loss,

@@ -89,6 +89,31 @@ def test_losses_prints_its_table():
   assert "did you mean 'nst'" in done.stderr
 
 
+def test_fused_loss_prints_its_table():
+  rows = rows_of(run('fused_loss', '--quick'), 'fused / plain')
+  assert [row.split()[1] for row in rows] == ['distillation']
+
+
+def test_sparse_teacher_prints_its_table():
+  rows = rows_of(run('sparse_teacher', '--quick'), 'bytes a token')
+  assert [row.split()[1] for row in rows] == [
+    'kd',
+    'kl_uniform_tail',
+    'kl_bucket_tail',
+    'kl_renormalised',
+    'kl_samples',
+  ]
+
+
+def test_lstm_versus_torch_prints_its_table():
+  if not importlib.util.find_spec('torch'):
+    pytest.skip('needs PyTorch, of the extra bench')
+  flags = '--quick', '--teacher=lstm_small', '--vocabulary=100'
+  rows = rows_of(run('lstm_versus_torch', *flags), 'PyTorch / kdjax')
+  assert len(rows) == 3
+  assert float(rows[0].split('|')[-2]) < 1e-4
+
+
 def test_families_prints_its_table(tmp_path):
   config = ROOT / 'experiments/digits_kd.py'
   done = run(

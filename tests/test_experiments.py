@@ -17,7 +17,7 @@ import pytest
 from kdjax import cli, data, methods, models
 from kdjax.study import __main__ as study
 from kdjax.study import arms, scenarios
-from kdjax.train import experiment, progress, task, teacher
+from kdjax.train import experiment, networks, progress, teacher
 
 FILES = sorted((Path(__file__).parents[1] / 'experiments').glob('*.py'))
 STUDIES = [path for path in FILES if path.stem.startswith('study_')]
@@ -33,6 +33,12 @@ SHAPES = {
   'imagenet2012': ((32, 32, 3), 1000),
   'npz': ((13,), 3),
 }
+# Of a text: tokens of a row, and the vocabulary.
+TEXTS = {
+  'penn_treebank': (35, 90),
+  'python_docs': (35, 90),
+  'text_file': (35, 90),
+}
 STANDS_IN = {
   'resnet152': 'resnet34',
   'resnet50': 'resnet18',
@@ -42,6 +48,8 @@ STANDS_IN = {
   'resnet8x4': 'resnet8',
   'wrn_40_2': 'wrn_16_2',
   'wrn_16_2': 'wrn_16_1',
+  'lstm_medium': 'lstm_small',
+  'lstm_small': 'lstm',
 }
 BATCH_SIZE = 8
 STEPS = 2
@@ -75,13 +83,17 @@ def shrink(config, cache_dir):
     config.dataset.num_labels = STEPS * BATCH_SIZE
   config.teacher.cache_dir = str(cache_dir)
   for run in (config.student, config.teacher):
-    run.name = STANDS_IN.get(run.name, run.name)
+    name, run.name = run.name, STANDS_IN.get(run.name, run.name)
+    if name == 'lstm_small':
+      run.widths = (20, 20)
   if config.dataset.augment == 'resized_crop_flip':
     config.dataset.augment = 'crop_flip'  # images here are arrays
 
 
 def synthetic(name, *, exclude_classes, num_examples=STEPS * BATCH_SIZE):
   """Two batches, and one example of each class that the student never sees."""
+  if name in TEXTS:
+    return synthetic_text(name, num_examples)
   shape, num_classes = SHAPES[name]
   rng = np.random.default_rng(0)
   seen = [k for k in range(num_classes) if k not in exclude_classes]
@@ -105,6 +117,36 @@ def synthetic(name, *, exclude_classes, num_examples=STEPS * BATCH_SIZE):
     num_classes=num_classes,
     **scale(name),
     class_names=tuple(map(str, range(num_classes))),
+  )
+
+
+def synthetic_text(name, num_rows):
+  length, num_classes = TEXTS[name]
+  rng = np.random.default_rng(0)
+
+  def split(num_rows):
+    tokens = rng.integers(0, num_classes, (num_rows, length + 1), np.int32)
+    return data.Split(tokens[:, :-1], tokens[:, 1:])
+
+  splits = {
+    'train': split(num_rows),
+    'dev': split(BATCH_SIZE),
+    'test': split(BATCH_SIZE),
+  }
+  return data.Dataset(
+    name=name,
+    num_classes=num_classes,
+    **scale(name),
+    class_names=tuple(map(str, range(num_classes))),
+    text=data.Text(
+      batching='contiguous',
+      boundary=None,
+      num_characters=dict.fromkeys(splits, 1000),
+      token_counts=np.bincount(
+        splits['train'].labels.reshape(-1), minlength=num_classes
+      ),
+    ),
+    **splits,
   )
 
 
@@ -141,7 +183,10 @@ def test_two_steps_of_teacher_and_student(path, shared, tmp_path, monkeypatch):
   assert asked == [name]
   assert last_step(tmp_path) == STEPS
   assert results['student']['best']['step'] == STEPS
-  assert 0 <= results['student']['test_accuracy'] <= 1
+  if name in TEXTS:
+    assert results['student']['test_perplexity'] > 1
+  else:
+    assert 0 <= results['student']['test_accuracy'] <= 1
   assert json.loads((tmp_path / 'results.json').read_text()) == results
   needs_teacher = methods.get(config.method).needs_teacher
   assert bool(results['teacher']) == needs_teacher
@@ -159,7 +204,7 @@ def test_the_declared_networks_are_there(path):
   config = declared(path)
   dataset = synthetic(config.dataset.name, exclude_classes=())
   for run in (config, teacher.config_of(config)):
-    assert models.num_params(task.shapes(run, dataset).params)
+    assert models.num_params(networks.shapes(run, dataset).params)
 
 
 @pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
@@ -174,6 +219,8 @@ def test_the_named_experiments_are_there():
   cifar = ['ce', 'ls', 'kd', 'kdpt', 'kdsim', 'kdptsim', 'kdtopk', 'dkd']
   named = {f'cifar100_{method}' for method in cifar}
   named |= {'digits_kd', 'digits_missing_class', 'fashion_mnist_kd'}
+  words = ['ce', 'ls', 'kd', 'kdpt', 'kdsim', 'kdtopk']
+  named |= {f'ptb_lstm_{method}' for method in words} | {'python_docs_lm_kd'}
   assert named <= {path.stem for path in FILES}
 
 
@@ -192,6 +239,20 @@ def test_the_cifar_files_are_one_recipe(path):
   method = config.method.replace('_', '')
   written = path.stem.removeprefix('cifar100_')
   assert written.replace('_', '') == pair.replace('_', '') + method
+
+
+def test_the_files_of_penn_treebank_differ_in_the_method_alone():
+  files = [path for path in FILES if path.stem.startswith('ptb_lstm_')]
+  recipes = set()
+  for path in files:
+    config = declared(path)
+    written = path.stem.removeprefix('ptb_lstm_')
+    assert config.method.replace('_', '') == written
+    with config.unlocked():
+      del config.method, config.topk
+    recipes.add(config.to_json(sort_keys=True))
+  assert len(files) == 6
+  assert len(recipes) == 1
 
 
 @pytest.mark.parametrize('path', STUDIES, ids=lambda path: path.stem)

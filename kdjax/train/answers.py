@@ -1,152 +1,45 @@
-"""A batch as the networks see it, and what they say of it."""
+"""What the networks say of a batch, and what the loss makes of it."""
 
-import dataclasses
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 
-from kdjax import data, methods, models, plans
+from kdjax import methods, models, plans
 from kdjax.exchange import Exchange
-from kdjax.train.lesson import NO_LESSON, Lesson
-from kdjax.train.state import State, Trained, Weights
+from kdjax.train import verdict
+from kdjax.train.given import Examples, Task
+from kdjax.train.state import Carries, State, Trained, Weights
 
 # Folded into a step's key for what its loss draws at random.
 _DRAWS = 0x44524157
-
-
-class Batch(NamedTuple):
-  """Examples, or a whole data set.
-
-  Attributes:
-    inputs: `[B, ...]`, as stored: uint8 images or float vectors.
-    labels: `[B]`.
-    teacher: what it says of them where that was computed beforehand, or None.
-    positions: `[B]`, where in the training set they are; None for all of it.
-  """
-
-  inputs: jax.Array
-  labels: jax.Array
-  teacher: models.Outputs | None = None
-  positions: jax.Array | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-  """What a step is made of. Nothing here is an array.
-
-  Attributes:
-    student: graph definition of the network in training.
-    teacher: graph definition of the teacher, or None.
-    loss: of the logits; maps an exchange and settings to `[B]`, in nats.
-    settings: the configuration that the loss reads.
-    optimizer: updates the parameters.
-    augment: maps a key and stored inputs to stored inputs.
-    normalise: maps stored inputs to what the networks take.
-    steps_per_epoch: steps in a pass over the training set.
-    batch_size: examples a step.
-    place: constrains how a batch lies on the devices.
-    gather: constrains parameters to lie whole on every device, for use.
-    parts: the batch is worked on in so many, and their gradients averaged.
-    mixup: α of mixup, or 0 for none.
-    skip_nonfinite: an update that is not finite is left out; else it ends the
-      training.
-    lesson: what the loss compares beside logits.
-  """
-
-  student: nnx.GraphDef
-  teacher: nnx.GraphDef | None
-  loss: methods.Loss
-  settings: methods.Settings
-  optimizer: optax.GradientTransformation
-  augment: Callable[[jax.Array, jax.Array], jax.Array]
-  normalise: Callable[[jax.Array], jax.Array]
-  steps_per_epoch: int
-  batch_size: int
-  place: Callable[[Batch], Batch] = lambda batch: batch
-  gather: Callable[[models.Tree], models.Tree] = lambda params: params
-  parts: int = 1
-  mixup: float = 0.0
-  skip_nonfinite: bool = False
-  lesson: Lesson = NO_LESSON
-
-
-class Examples(NamedTuple):
-  """A batch, ready for the networks.
-
-  Attributes:
-    inputs: `[B, ...]`, augmented and normalised.
-    labels: `[B]`.
-    teacher: what it says of them, or None.
-    positions: `[B]`, where in the training set they are, or None.
-    shares: `[B]`, of the example itself in what mixup made of it, or None.
-    partners: `[B]`, labels of the examples that mixup added, or None.
-  """
-
-  inputs: jax.Array
-  labels: jax.Array
-  teacher: models.Outputs | None
-  positions: jax.Array | None = None
-  shares: jax.Array | None = None
-  partners: jax.Array | None = None
 
 
 class Answers(NamedTuple):
   """What the networks say of a batch.
 
   Attributes:
-    losses: `[B]`, of the logits, in nats.
-    terms: what is added to their mean, weighted scalars by name.
-    logits: the student's, `[B, K]`.
+    said: what the loss makes of the logits.
+    terms: what is added to its mean, weighted scalars by name.
     teacher_logits: `[B, K]`, or None.
     rest: the student's batch statistics after this batch.
     aids: those and the memories of what is trained beside it.
+    carries: what the networks remember of the batch.
   """
 
-  losses: jax.Array
+  said: verdict.Verdict
   terms: dict[str, jax.Array]
-  logits: jax.Array
   teacher_logits: jax.Array | None
   rest: models.Tree
   aids: models.Tree
+  carries: Carries
 
   @property
   def loss(self) -> jax.Array:
     """Scalar, what is minimised."""
-    return sum(self.terms.values(), jnp.mean(self.losses))
-
-
-def prepare(
-  task: Task, batch: Batch, key: jax.Array, step: jax.Array
-) -> tuple[Examples, jax.Array]:
-  """Returns a batch as the networks see it in a step, and its dropout key.
-
-  Args:
-    task: what a step is made of.
-    batch: `B` examples as stored.
-    key: the run's key.
-    step: scalar, which step.
-
-  Returns:
-    The examples and a key.
-  """
-  step_key = jax.random.fold_in(key, step)
-  augment_key, dropout_key = jax.random.split(step_key)
-  inputs = task.normalise(task.augment(augment_key, batch.inputs))
-  examples = Examples(inputs, *batch[1:])
-  if task.mixup:
-    inputs, shares = data.mixup(
-      jax.random.fold_in(augment_key, 1), inputs, alpha=task.mixup
-    )
-    partners = jnp.roll(batch.labels, 1, axis=0)
-    examples = examples._replace(
-      inputs=inputs, shares=shares, partners=partners
-    )
-  return examples, dropout_key
+    return sum(self.terms.values(), self.said.mean)
 
 
 def answer(
@@ -170,31 +63,41 @@ def answer(
   Returns:
     The answers.
   """
-  lesson = task.lesson
+  lesson, mask = task.lesson, verdict.mask_of(examples.labels)
+  carries = _carries(task, state)
+  params = task.gather(trained.params)
   outputs, rest = models.apply(
     task.student,
-    task.gather(trained.params),
+    params,
     state.rest,
     examples.inputs,
     train=True,
     key=key,
     taps=lesson.student_taps,
+    carry=carries.student,
   )
-  mentor, rows = _consult(task, teacher, examples)
+  mentor, asked = _consult(task, teacher, examples, carries.teacher)
   exchange = Exchange(
     student=outputs,
-    teacher=mentor,
-    class_weights=rows,
+    teacher=asked,
+    class_weights=mentor and mentor.class_weights,
     labels=examples.labels,
     epoch=state.step / task.steps_per_epoch,
     positions=examples.positions,
     key=jax.random.fold_in(key, _DRAWS),
   )
-  losses = _on_logits(task, teacher, task.loss, exchange, examples)
+  if in_blocks(task, examples.labels):
+    network = models.merge(task.student, params, rest)
+    said = _in_blocks(task, network, mentor, exchange, examples)
+  else:
+    if mask is not None:
+      exchange = verdict.blanked(exchange, mask)
+    values = _on_logits(task, teacher, task.loss, exchange, examples)
+    said = verdict.of(exchange, values, mask)
   aids = aids_rest = {}
   if lesson.aids is not None:
-    params = task.gather(trained.aids)
-    aids = models.merge(lesson.aids, params, state.aids.rest)
+    aids_params = task.gather(trained.aids)
+    aids = models.merge(lesson.aids, aids_params, state.aids.rest)
   found = {}
   for term in lesson.plan:
     if term.pairs:
@@ -202,11 +105,44 @@ def answer(
     else:
       of_logits = functools.partial(_term, term)
       values = _on_logits(task, teacher, of_logits, exchange, examples)
-      found[term.name] = jnp.mean(values)
+      found[term.name] = verdict.mean(values, mask)
   if lesson.aids is not None:
     aids_rest = models.split(aids)[2]
-  return Answers(
-    losses, found, outputs.logits, mentor and mentor.logits, rest, aids_rest
+  if task.in_order:
+    heard = asked.carry if asked is not None else ()
+    carries = Carries(outputs.carry, heard or carries.teacher)
+  return Answers(said, found, asked and asked.logits, rest, aids_rest, carries)
+
+
+def in_blocks(task: Task, labels: jax.Array) -> bool:
+  """Returns whether the loss of a batch never has all logits at once."""
+  return labels.ndim > 1 and task.settings.loss_block_tokens > 0
+
+
+def _carries(task: Task, state: State) -> Carries:
+  """What the networks remember; nothing where a text begins anew."""
+  begins = state.step % task.steps_per_epoch == 0
+  return jax.tree.map(lambda a: jnp.where(begins, 0, a), state.carries)
+
+
+def _in_blocks(
+  task: Task,
+  student: nnx.Module,
+  teacher: nnx.Module | None,
+  exchange: Exchange,
+  examples: Examples,
+) -> verdict.Verdict:
+  """A verdict for which the logits need not be there."""
+  mentor = None
+  if teacher is not None and examples.teacher is None:
+    mentor = verdict.head(teacher, exchange.teacher)
+  return verdict.in_blocks(
+    task.loss,
+    task.settings,
+    exchange,
+    verdict.head(student, exchange.student),
+    mentor,
+    block_size=task.settings.loss_block_tokens,
   )
 
 
@@ -260,22 +196,11 @@ def _of_each(
   ]
 
 
-def part_key(task: Task, key: jax.Array, part: jax.Array | int) -> jax.Array:
-  """Returns the dropout key of a part of the batch.
-
-  Args:
-    task: what a step is made of.
-    key: the step's dropout key.
-    part: scalar, which part.
-
-  Returns:
-    A key; the step's own where a batch is one part.
-  """
-  return jax.random.fold_in(key, part) if task.parts > 1 else key
-
-
 def ask_teacher(
-  task: Task, teacher: Weights | None, examples: Examples
+  task: Task,
+  teacher: Weights | None,
+  examples: Examples,
+  carry: models.Tree = (),
 ) -> Examples:
   """Returns the examples with the teacher's answers, if there is a teacher.
 
@@ -283,6 +208,7 @@ def ask_teacher(
     task: what a step is made of.
     teacher: the frozen teacher, or None.
     examples: `B` of them; answers that they have already stay.
+    carry: what the teacher remembers.
 
   Returns:
     The examples.
@@ -296,9 +222,13 @@ def ask_teacher(
     examples.inputs,
     train=False,
     taps=task.lesson.teacher_taps,
+    carry=carry,
   )
-  kept = {name: outputs.features[name] for name in task.lesson.teacher_features}
-  return examples._replace(teacher=models.Outputs(outputs.logits, kept))
+  names = task.lesson.teacher_features
+  if in_blocks(task, examples.labels):
+    names = (*names, 'pooled')
+  kept = {name: outputs.features[name] for name in names}
+  return examples._replace(teacher=outputs._replace(features=kept))
 
 
 def class_weights(task: Task, teacher: Weights) -> jax.Array:
@@ -308,10 +238,14 @@ def class_weights(task: Task, teacher: Weights) -> jax.Array:
 
 
 def _consult(
-  task: Task, teacher: Weights | None, examples: Examples
-) -> tuple[models.Outputs | None, jax.Array | None]:
-  """The teacher's outputs on a batch, and its class weights."""
+  task: Task,
+  teacher: Weights | None,
+  examples: Examples,
+  carry: models.Tree,
+) -> tuple[nnx.Module | None, models.Outputs | None]:
+  """The teacher, and its outputs on a batch."""
   if teacher is None:
     return None, None
-  outputs = ask_teacher(task, teacher, examples).teacher
-  return outputs, class_weights(task, teacher)
+  params = task.gather(teacher.params)
+  network = models.merge(task.teacher, params, teacher.rest)
+  return network, ask_teacher(task, teacher, examples, carry).teacher

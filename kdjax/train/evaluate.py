@@ -1,5 +1,6 @@
 """Scores on a whole split, exact to its last partial batch."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -46,6 +47,9 @@ class Shown(NamedTuple):
 
 Visit = Callable[[Shown], None]
 
+# Of a mean cross-entropy, whose exponential is still a float.
+_MOST_NATS = 700.0
+
 
 def scores(
   totals: Totals, classes: Iterable[int] | None = None
@@ -67,6 +71,45 @@ def scores(
     'accuracy': correct / examples,
     'cross_entropy': cross_entropy / examples,
   }
+
+
+def text_scores(totals: Totals, num_characters: int) -> dict[str, float]:
+  """Returns what else a split of text has, beside what `scores` returns.
+
+  Perplexity is `exp` of the mean cross-entropy of a token; bits per character
+  are the cross-entropy of all tokens, in bits, over the characters they are.
+
+  Args:
+    totals: what was counted.
+    num_characters: of the text that was predicted.
+
+  Returns:
+    `accuracy`, `cross_entropy`, `perplexity` and `bits_per_character`.
+  """
+  found = scores(totals)
+  nats = float(np.sum(np.asarray(totals.cross_entropy, np.float64)))
+  return found | {
+    'perplexity': math.exp(min(found['cross_entropy'], _MOST_NATS)),
+    'bits_per_character': nats / math.log(2) / num_characters,
+  }
+
+
+def merit(found: dict[str, float]) -> float:
+  """Returns what is compared to find the best network; higher is better."""
+  if 'perplexity' in found:
+    return -found['cross_entropy']
+  return found['accuracy']
+
+
+def headline(found: dict[str, float]) -> str:
+  """Returns the score that people look at first.
+
+  >>> headline({'accuracy': 0.5}), headline({'perplexity': 80.0})
+  ('accuracy 50.00%', 'perplexity 80.00')
+  """
+  if 'perplexity' in found:
+    return f'perplexity {found["perplexity"]:.2f}'
+  return f'accuracy {found["accuracy"]:.2%}'
 
 
 class Evaluator:
@@ -117,7 +160,7 @@ class Evaluator:
         normalise(inputs),
         train=False,
       )
-      return _count(outputs.logits, labels, num_classes), outputs.logits
+      return count(outputs.logits, labels, num_classes), outputs.logits
 
     def of_all(
       weights: Weights, inputs: jax.Array, labels: jax.Array
@@ -223,8 +266,17 @@ class Evaluator:
     )
 
 
-def _count(logits: jax.Array, labels: jax.Array, num_classes: int) -> Totals:
-  """Counts a batch; padding counts nowhere."""
+def count(logits: jax.Array, labels: jax.Array, num_classes: int) -> Totals:
+  """Counts a batch; padding counts nowhere.
+
+  Args:
+    logits: `[B, K]`.
+    labels: `[B]`, `data.PADDING` where there is no example.
+    num_classes: K.
+
+  Returns:
+    The totals.
+  """
   is_example = labels != data.PADDING
   safe = jnp.where(is_example, labels, 0)
   cross_entropy = losses.cross_entropy(logits, safe)

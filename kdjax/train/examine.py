@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from kdjax import data
 from kdjax.train import evaluate, insight, predictions, sharding
-from kdjax.train.answers import Task
+from kdjax.train.given import Task
 from kdjax.train.state import State, Weights
 
 

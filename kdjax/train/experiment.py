@@ -17,6 +17,7 @@ from kdjax.train import (
   evaluate,
   figures,
   hosts,
+  networks,
   sharding,
   task,
   teacher,
@@ -179,6 +180,7 @@ def load(config: ConfigDict) -> data.Dataset:
     data_dir=config.dataset.data_dir,
     dev_fraction=config.dataset.dev_fraction,
     image_size=config.dataset.image_size,
+    text=config.dataset.text.to_dict(),
     options=(
       config.dataset.options.to_dict() if name == 'synthetic_classes' else None
     ),
@@ -206,7 +208,7 @@ def check(
   if not (unused and config.topk == configuration.default().topk):
     checks.check_between('config.topk', config.topk, 1, dataset.num_classes)
   task.check(config, transfer, mesh)
-  task.shapes(config, dataset)
+  networks.shapes(config, dataset)
   if not methods.needs_teacher(config):
     return
   for own in teacher.configs(config):
@@ -232,6 +234,13 @@ def transfer_set(config: ConfigDict, dataset: data.Dataset) -> data.Split:
       'config.dataset.exclude_classes', label, 0, dataset.num_classes - 1
     )
   split = dataset.train
+  c = config.dataset
+  if dataset.text and (c.exclude_classes or c.num_labels):
+    raise ValueError(
+      f'config.dataset.num_labels={c.num_labels} and config.dataset.'
+      f'exclude_classes={tuple(c.exclude_classes)} are for examples with one '
+      f'label each; for {dataset.name} leave them at 0 and ()'
+    )
   if config.dataset.exclude_classes:
     split = data.exclude_classes(split, config.dataset.exclude_classes)
   if config.dataset.num_labels:
@@ -258,13 +267,15 @@ def _results(
     key = network.graphdef, name
     if key not in evaluators:
       split = getattr(dataset, name)
-      evaluators[key] = task.evaluator(
+      evaluators[key] = networks.evaluator(
         network.graphdef, split, config, dataset, mesh
       )
     return evaluators[key](Weights(network.params, network.rest))
 
   def score(network: Network) -> dict[str, float]:
     dev, test = totals(network, 'dev'), totals(network, 'test')
+    if dataset.text:
+      return _text_scores(dataset, dev=dev, test=test)
     found = {
       'dev_accuracy': evaluate.scores(dev)['accuracy'],
       'test_accuracy': evaluate.scores(test)['accuracy'],
@@ -286,6 +297,20 @@ def _results(
     best = {'step': trained.best_step, **score(trained.best)}
     results[name] = {**summary(trained.last), 'best': best}
   return results
+
+
+def _text_scores(
+  dataset: data.Dataset, **totals: evaluate.Totals
+) -> dict[str, float]:
+  found = {
+    name: evaluate.text_scores(counted, dataset.text.num_characters[name])
+    for name, counted in totals.items()
+  }
+  return {
+    f'{name}_{key}': found[name][key]
+    for key in ('perplexity', 'bits_per_character')
+    for name in totals
+  }
 
 
 def _draw(workdir: Path) -> None:

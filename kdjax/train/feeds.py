@@ -9,8 +9,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kdjax import data
-from kdjax.train import predictions, sharding
-from kdjax.train.answers import Batch, Task
+from kdjax.train import beforehand, sharding
+from kdjax.train.given import Batch, Task
 from kdjax.train.resident import Resident
 from kdjax.train.state import Weights
 from kdjax.train.streamed import Streamed
@@ -93,19 +93,8 @@ def make(
     return Streamed(task, teacher, dataset.train, key, mesh, batches=batches)
   examples = sharding.place(Batch(*dataset.train[:2]), everywhere)
   if teacher and precomputes(config):
-    ask = predictions.make_ask(
-      task.teacher,
-      normalise=task.normalise,
-      batch_size=config.eval_batch_size,
-      mesh=mesh,
-      gather=task.gather,
-      features=task.lesson.teacher_features,
-      taps=task.lesson.teacher_taps,
-    )
-    said = jax.eval_shape(ask, teacher, examples.inputs)
-    size = sum(a.size * a.dtype.itemsize for a in said.features.values())
-    if size <= config.teacher.precompute_megabytes * 2**20:
-      examples = examples._replace(teacher=ask(teacher, examples.inputs))
+    said = beforehand.answers(config, task, teacher, examples.inputs, key, mesh)
+    examples = examples._replace(teacher=said)
   return Resident(task, teacher, examples, key, mesh)
 
 
@@ -151,4 +140,6 @@ def _is_streamed(dataset: data.Dataset) -> bool:
 
 def normaliser(dataset: data.Dataset) -> Callable[[jax.Array], jax.Array]:
   """Returns what maps stored inputs to what the networks take."""
+  if dataset.text:
+    return lambda tokens: tokens
   return functools.partial(data.normalise, mean=dataset.mean, std=dataset.std)

@@ -12,15 +12,18 @@ from kdjax import config as configuration
 from kdjax import data, methods, models
 from kdjax.data.dataset import take
 from kdjax.train import (
+  excerpts,
   experiment,
   feeds,
   predictions,
+  reading,
   sharding,
   teacher,
   workdirs,
 )
 from kdjax.train.files import read_json
 from kdjax.train.loop import restore
+from kdjax.train.networks import reads_in_order
 from kdjax.train.state import Network, Weights
 
 
@@ -39,13 +42,34 @@ class Run(NamedTuple):
   networks: dict[str, Network]
   mesh: Mesh
 
-  def logits(self, name: str, split: data.Split) -> np.ndarray:
-    """Returns what a network says of a split, `[N, K]`."""
-    return logits(
-      self.networks[name],
+  def logits(
+    self, name: str, split: data.Split, tokens: np.ndarray | None = None
+  ) -> np.ndarray:
+    """Returns what a network says of a split, `[N, K]`.
+
+    Args:
+      name: of the network.
+      split: examples, or rows of text.
+      tokens: `[N]`, of a text, from `excerpts.choose`; None for all.
+    """
+    network = self.networks[name]
+    if self.dataset.text is None:
+      return logits(
+        network,
+        split,
+        config=self.config,
+        dataset=self.dataset,
+        mesh=self.mesh,
+      )
+    if tokens is None:
+      tokens = excerpts.choose(split, at_most=split.labels.size)
+    in_order = reads_in_order(self.dataset)
+    return excerpts.logits(
+      reading.Reader(network.graphdef, in_order),
+      Weights(network.params, network.rest),
       split,
-      config=self.config,
-      dataset=self.dataset,
+      tokens,
+      batch_size=self.config.eval_batch_size,
       mesh=self.mesh,
     )
 
@@ -151,6 +175,9 @@ def config_of(workdir: Path, *, data_dir: str = '') -> ConfigDict:
     )
   found = workdirs.carried_out_as(default, saved)
   found.dataset.data_dir = data_dir or saved['dataset']['data_dir']
+  # As many streams as the run evaluated: of a text that decides what a network
+  # remembers.
+  found.eval_batch_size = saved['eval_batch_size']
   return found
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from kdjax import models
-from kdjax.train import answers
+from kdjax.train import answers, given
 from kdjax.train.state import PyTree, State, Trained, Weights
 
 
@@ -34,10 +34,10 @@ def first_bad_leaf(tree: PyTree) -> str | None:
 
 
 def explain(
-  task: answers.Task,
+  task: given.Task,
   state: State,
   teacher: Weights | None,
-  batch: answers.Batch,
+  batch: given.Batch,
   ids: np.ndarray,
   key: jax.Array,
 ) -> str:
@@ -60,16 +60,16 @@ def explain(
   at = f'in step {int(state.step)}'
   # Every host has to see all rows, as it sees the step.
   everywhere = state.step.sharding
-  prepare = jax.jit(functools.partial(answers.prepare, task))
+  prepare = jax.jit(functools.partial(given.prepare, task))
   find = jax.jit(functools.partial(_find, task), out_shardings=everywhere)
   examples, dropout_key = prepare(batch, key, state.step)
   for part in range(task.parts):
     chosen = slice(part, None, task.parts)
     rows, trees, rests = find(
-      state,
+      _of_part(state, chosen),
       teacher,
       jax.tree.map(lambda a, chosen=chosen: a[chosen], examples),
-      answers.part_key(task, dropout_key, part),
+      given.part_key(task, dropout_key, part),
     )
     for name, bad in zip(_ROWS, jax.device_get(rows), strict=True):
       if bad.any():
@@ -93,10 +93,10 @@ _ROWS = (
 
 
 def _find(
-  task: answers.Task,
+  task: given.Task,
   state: State,
   teacher: Weights | None,
-  examples: answers.Examples,
+  examples: given.Examples,
   dropout_key: jax.Array,
 ) -> tuple[list[jax.Array], _Trees, tuple[models.Tree, models.Tree]]:
   """Which examples are bad, by `_ROWS`, which leaves; new statistics."""
@@ -108,11 +108,10 @@ def _find(
   gradient, found = jax.grad(mean_loss, has_aux=True)(state.trained)
   updates, _ = task.optimizer.update(gradient, state.opt_state, state.trained)
   trained = optax.apply_updates(state.trained, updates)
-  teacher_logits = found.teacher_logits
-  if teacher_logits is None:
-    teacher_logits = jnp.zeros_like(found.logits)
-  parts = (examples.inputs, teacher_logits, found.logits, found.losses)
-  rows = [~jnp.isfinite(x).reshape(len(x), -1).all(-1) for x in parts]
+  said = found.said
+  parts = (examples.inputs, found.teacher_logits, said.logits, said.losses)
+  nothing = jnp.zeros(len(said.losses))
+  rows = [_bad_rows(nothing if x is None else x) for x in parts]
   trees = _Trees(
     found.terms,
     _of_student(gradient),
@@ -121,6 +120,16 @@ def _find(
     _of_student(trained),
   )
   return rows, _bad_leaves(trees), (found.rest, found.aids)
+
+
+def _bad_rows(array: jax.Array) -> jax.Array:
+  return ~jnp.isfinite(array).reshape(len(array), -1).all(-1)
+
+
+def _of_part(state: State, chosen: slice) -> State:
+  """The state with what the networks remember of the chosen rows."""
+  carries = jax.tree.map(lambda a: a[chosen], state.carries)
+  return dataclasses.replace(state, carries=carries)
 
 
 def _of_student(trained: Trained) -> PyTree:

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax import methods, models, numerics, plans, targets, terms
-from kdjax.analysis import fidelity, gradients, rescaling
+from kdjax.analysis import fidelity, frequency, gradients, rescaling
 from kdjax.analysis.samples import calibration_error, rank_correlation
-from kdjax.train.answers import Task
+from kdjax.train.given import Task
 from kdjax.train.state import Weights
 
 
@@ -88,6 +88,7 @@ def see(
     class_weights=network.class_weights,
     labels=labels,
     epoch=step / task.steps_per_epoch,
+    key=jax.random.key(0),
   )
   method = methods.get(task.settings.method)
   return Seen(confidence, correct, taught(exchange, method, task.settings))
@@ -140,6 +141,25 @@ def taught(
     agreement=jax.vmap(fidelity.agreement)(student, teacher),
     divergence=jax.vmap(fidelity.teacher_kl)(student, teacher),
   )
+
+
+def by_frequency(rescaling: np.ndarray, counts: np.ndarray) -> dict[str, float]:
+  """Returns the rescaling factor by how frequent the tokens are.
+
+  Args:
+    rescaling: `[N]`, of each token.
+    counts: `[N]`, how often it is in the training text.
+
+  Returns:
+    `rescaling_frequency_1` to `_5`: the median factor of each fifth of the
+    tokens, from those that are rarest in the training text to the most
+    frequent.
+  """
+  fifths = frequency.medians_by_frequency(rescaling, counts, num_groups=5)
+  return {
+    f'rescaling_frequency_{i}': float(median)
+    for i, median in enumerate(fifths, start=1)
+  }
 
 
 def summary(seen: Seen) -> dict[str, float]:

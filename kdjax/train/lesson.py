@@ -52,6 +52,7 @@ class Outline:
     teacher: Network | None,
     *,
     input_shape: Sequence[int],
+    dtype: jax.typing.DTypeLike = jnp.float32,
     data: terms.DataSet,
   ) -> None:
     """Finds out what is compared.
@@ -61,6 +62,7 @@ class Outline:
       student: the network, or its shapes.
       teacher: likewise, or None for a method without one.
       input_shape: of one example.
+      dtype: of its numbers.
       data: the training set.
 
     Raises:
@@ -72,7 +74,8 @@ class Outline:
       return
     asked = methods.terms_of(config)
     networks = {'student': student, 'teacher': teacher}
-    plain = [_features(n, input_shape) for n in networks.values()]
+    inputs = jax.ShapeDtypeStruct((2, *input_shape), dtype)
+    plain = [_features(n, inputs) for n in networks.values()]
     plan = plans.plan(asked, config, *plain)
     wanted = plans.features(plan)
     taps = [
@@ -80,7 +83,7 @@ class Outline:
       for names, known in zip(wanted, plain, strict=True)
     ]
     self._features = tuple(
-      _features(network, input_shape, paths, f'the {name}: ')
+      _features(network, inputs, paths, f'the {name}: ')
       for (name, network), paths in zip(networks.items(), taps, strict=True)
     )
     shares = _shares(teacher, config)
@@ -161,12 +164,11 @@ class Outline:
 
 def _features(
   network: Network,
-  input_shape: Sequence[int],
+  inputs: jax.ShapeDtypeStruct,
   taps: tuple[str, ...] = (),
   prefix: str = '',
 ) -> dict[str, jax.ShapeDtypeStruct]:
   """Shapes of a network's features, for a batch of two."""
-  inputs = jax.ShapeDtypeStruct((2, *input_shape), jnp.float32)
 
   def ask(params: models.Tree, rest: models.Tree, inputs: jax.Array) -> dict:
     outputs, _ = models.apply(

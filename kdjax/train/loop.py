@@ -12,8 +12,10 @@ from ml_collections import ConfigDict
 from kdjax import data
 from kdjax.train import (
   checkpoint,
+  evaluate,
   finite,
   hosts,
+  networks,
   pace,
   sharding,
   step,
@@ -33,7 +35,7 @@ class Fitted:
 
   Attributes:
     last: the network after the last step.
-    best: the network with the best dev accuracy.
+    best: the network that is best on dev.
     best_step: the step of `best`.
   """
 
@@ -95,7 +97,7 @@ def fit(
           is_scored=found.score is not None,
         ) as writer,
         session.reporter.phase(
-          name, num_steps=job.num_steps, start=found.step
+          name, num_steps=job.num_steps, start=found.step, unit=job.unit
         ) as phase,
       ):
         training = _Training(name, job, checkpoints, writer, phase, session)
@@ -146,7 +148,7 @@ def restore(
     )
   like = task.like(config, dataset, mesh, teacher)
   found = checkpoint.read(folder, like, _identity(config, dataset), step=last)
-  graphdef = task.shapes(config, dataset).graphdef
+  graphdef = networks.shapes(config, dataset).graphdef
   return Network(graphdef, *found.tree.state.evaluated)
 
 
@@ -199,7 +201,7 @@ class _Training:
         if scores is not None:
           note = self._save(snapshot, at, scores, parts)
           scored = saved = at
-          self.phase.update(at, clock.rate, note)
+          self.phase.update(at, clock.rate * job.unit_size, note)
       stopping, num_steps = hosts.agree(
         bool(session.interrupts.requested()), clock.num_steps
       )
@@ -218,7 +220,7 @@ class _Training:
       at = stop
       if at == boundary:
         snapshot = self._log(snapshot, at, clock.rate)
-      self.phase.update(at, clock.rate, note)
+      self.phase.update(at, clock.rate * job.unit_size, note)
 
   def _stopping(self) -> bool:
     return hosts.agree(bool(self.session.interrupts.requested()), 0)[0]
@@ -235,8 +237,8 @@ class _Training:
     row = {f'dev_{key}': v for key, v in scores.items()}
     self.writer.write(at, row | {f'batch_{k}': v for k, v in parts.items()})
     self.writer.sync()  # what a checkpoint follows is on disk before it
-    self.checkpoints.save(snapshot, step=at, score=scores['accuracy'])
-    return f'dev accuracy {scores["accuracy"]:.2%}'
+    self.checkpoints.save(snapshot, step=at, score=evaluate.merit(scores))
+    return f'dev {evaluate.headline(scores)}'
 
   def _stop(self, snapshot: Snapshot, at: int, saved: int) -> None:
     """Saves what is not saved yet, and ends the run."""
@@ -268,7 +270,7 @@ class _Training:
       'epoch': at / self.job.task.steps_per_epoch,
       **{f'train_{k}': v / steps for k, v in sums.items() if steps},
       'learning_rate': float(self.job.rate(at - 1)),
-      'images_per_second': rate,
+      f'{self.job.unit}_per_second': rate * self.job.unit_size,
     }
     if self.job.task.skip_nonfinite:
       row['skipped_updates'] = skipped

@@ -3,7 +3,7 @@
 import math
 import time
 
-from kdjax.train.answers import Task
+from kdjax.train.given import Task
 
 # A dispatch aims at this long: the bar moves, and the host hardly counts.
 _SECONDS_PER_DISPATCH = 1.0

@@ -1,5 +1,6 @@
 """What each part of a loss is worth in a step, and how hard it pulls."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -7,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from kdjax import losses, methods
-from kdjax.train import answers
-from kdjax.train.answers import Batch, Task
+from kdjax import methods
+from kdjax.train import answers, given
+from kdjax.train.given import Batch, Task
 from kdjax.train.state import State, Trained, Weights
 
 
@@ -37,15 +38,24 @@ def measure(
     Scalars: `loss_NAME` and `gradient_norm_NAME`.
   """
   batch = task.place(batch)
-  examples, dropout_key = answers.prepare(task, batch, key, state.step)
+  examples, dropout_key = given.prepare(task, batch, key, state.step)
   # A whole batch may not fit: of one that is worked on in parts, the first.
-  examples = jax.tree.map(lambda a: a[:: task.parts], examples)
-  dropout_key = answers.part_key(task, dropout_key, 0)
+  examples, carries = jax.tree.map(
+    lambda a: a[:: task.parts], (examples, state.carries)
+  )
+  state = dataclasses.replace(state, carries=carries)
+  dropout_key = given.part_key(task, dropout_key, 0)
 
   def values(params: optax.Params) -> dict[str, jax.Array]:
     trained = Trained(params, state.aids.params)
-    said = answers.answer(task, trained, state, teacher, examples, dropout_key)
-    return _of_label(task, said, examples) | said.terms
+
+    def ask(task: Task) -> answers.Answers:
+      return answers.answer(
+        task, trained, state, teacher, examples, dropout_key
+      )
+
+    said = ask(task)
+    return _of_label(task, said, examples, ask) | said.terms
 
   found, pull = jax.vjp(values, state.params)
   names = list(found)
@@ -60,18 +70,18 @@ def measure(
 
 
 def _of_label(
-  task: Task, said: answers.Answers, examples: answers.Examples
+  task: Task,
+  said: answers.Answers,
+  examples: given.Examples,
+  ask: Callable[[Task], answers.Answers],
 ) -> dict[str, jax.Array]:
   """The loss of the logits, in the label's share and the teacher's."""
-  total = jnp.mean(said.losses)
+  total = said.said.mean
   method = methods.get(task.settings.method)
   if not method.needs_teacher or method.terms:
     return {'label': total}
-  nats = losses.cross_entropy(said.logits, examples.labels)
-  if examples.shares is not None:
-    other = losses.cross_entropy(said.logits, examples.partners)
-    nats = examples.shares * nats + (1 - examples.shares) * other
-  label = method.label_weight(task.settings) * jnp.mean(nats)
+  plain = dataclasses.replace(task, loss=methods.get('ce').loss)
+  label = method.label_weight(task.settings) * ask(plain).said.mean
   return {'label': label, 'teacher': total - label}
 
 

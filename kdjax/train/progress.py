@@ -191,6 +191,13 @@ def show_results(reporter: Reporter, results: dict) -> None:
     'test at best dev': lambda found: _percent(
       found.get('best', {}), 'test_accuracy'
     ),
+    'test perplexity': lambda found: _number(found, 'test_perplexity'),
+    'at best dev': lambda found: _number(
+      found.get('best', {}), 'test_perplexity'
+    ),
+    'bits per character': lambda found: _number(
+      found, 'test_bits_per_character', 3
+    ),
     'on excluded classes': lambda found: _percent(
       found, 'test_accuracy_excluded_classes'
     ),
@@ -205,6 +212,10 @@ def show_results(reporter: Reporter, results: dict) -> None:
     ['network', *cells],
     [list(row) for row in zip(networks, *cells.values(), strict=True)],
   )
+
+
+def _number(found: dict, key: str, digits: int = 2) -> str:
+  return f'{found[key]:,.{digits}f}' if key in found else ''
 
 
 def _percent(found: dict, key: str) -> str:

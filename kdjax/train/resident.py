@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from kdjax.train import sharding
-from kdjax.train.answers import Batch, Task
+from kdjax.train import reading, sharding
+from kdjax.train.given import Batch, Task
 from kdjax.train.state import Snapshot, Weights
 from kdjax.train.step import train_step
 
@@ -109,7 +109,8 @@ def run_steps(
 ) -> tuple[Snapshot, Order]:
   """Trains until step `stop`, wherever that is, in one dispatch.
 
-  Every epoch is a new permutation of the training set, cut into whole batches.
+  Every epoch is a new permutation of the training set, cut into whole batches;
+  a text in order is read as it stands.
   A step that makes no update, and is not to be skipped, ends it early.
 
   Args:
@@ -187,6 +188,8 @@ def order_of(
   Returns:
     The order.
   """
+  if task.in_order:
+    return Order(epoch, reading.streams(num_examples, task.batch_size))
   bits = jax.random.bits(jax.random.fold_in(key, epoch), (num_examples,))
   rows = jnp.argsort(bits)[: task.steps_per_epoch * task.batch_size]
   return Order(epoch, rows.reshape(task.steps_per_epoch, task.batch_size))

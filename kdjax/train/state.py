@@ -56,6 +56,22 @@ class Trained(NamedTuple):
 NO_AIDS = Weights({}, {})
 
 
+class Carries(NamedTuple):
+  """What networks remember of the text before a batch.
+
+  Attributes:
+    student: its state, arrays `[B, ...]`.
+    teacher: the teacher's.
+  """
+
+  student: PyTree = ()
+  teacher: PyTree = ()
+
+
+# Where batches do not go on from each other.
+NO_CARRIES = Carries()
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
@@ -68,6 +84,7 @@ class State:
     opt_state: the optimiser's.
     ema: moving average of parameters and batch statistics, or None.
     aids: projectors and memories that the loss needs; no part of the network.
+    carries: what the networks remember from one batch to the next.
   """
 
   step: jax.Array
@@ -76,6 +93,7 @@ class State:
   opt_state: optax.OptState
   ema: Weights | None
   aids: Weights = NO_AIDS
+  carries: Carries = NO_CARRIES
 
   @property
   def trained(self) -> Trained:
@@ -107,6 +125,7 @@ def create(
   *,
   ema_decay: float,
   aids: Weights = NO_AIDS,
+  carries: Carries = NO_CARRIES,
 ) -> State:
   """Returns the state before the first step.
 
@@ -116,6 +135,7 @@ def create(
     optimizer: whose state to create.
     ema_decay: above 0, keep a moving average.
     aids: initial projectors and memories.
+    carries: what the networks remember before the first batch.
 
   Returns:
     The state.
@@ -128,4 +148,5 @@ def create(
     opt_state=optimizer.init(Trained(params, aids.params)),
     ema=copy if ema_decay else None,
     aids=aids,
+    carries=carries,
   )

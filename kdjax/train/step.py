@@ -10,16 +10,10 @@ import optax
 
 from kdjax import models
 from kdjax.plans import Plan
-from kdjax.train.answers import (
-  Answers,
-  Batch,
-  Examples,
-  Task,
-  answer,
-  part_key,
-  prepare,
-)
-from kdjax.train.state import PyTree, State, Trained, Weights
+from kdjax.train import verdict
+from kdjax.train.answers import Answers, answer
+from kdjax.train.given import Batch, Examples, Task, part_key, prepare
+from kdjax.train.state import Carries, PyTree, State, Trained, Weights
 
 METRICS = ('loss', 'accuracy', 'gradient_norm')
 
@@ -107,6 +101,7 @@ class _Rests(NamedTuple):
 
   student: models.Tree
   aids: models.Tree
+  carries: Carries
 
 
 def _update(
@@ -131,6 +126,7 @@ def _update(
     opt_state=opt_state,
     ema=ema,
     aids=Weights(aids, rests.aids),
+    carries=rests.carries,
   )
 
 
@@ -150,10 +146,12 @@ def _mean_over_batch(
   (loss, answers), gradient = jax.value_and_grad(mean_loss, has_aux=True)(
     state.trained
   )
-  correct = jnp.argmax(answers.logits, -1) == examples.labels
-  means = {'loss': loss, 'accuracy': jnp.mean(correct)}
+  mask = verdict.mask_of(examples.labels)
+  accuracy = verdict.mean(answers.said.correct, mask)
+  means = {'loss': loss, 'accuracy': accuracy}
   means |= {f'loss_{name}': value for name, value in answers.terms.items()}
-  return means, _Rests(answers.rest, answers.aids), gradient
+  rests = _Rests(answers.rest, answers.aids, answers.carries)
+  return means, rests, gradient
 
 
 def _mean_over_parts(
@@ -165,36 +163,48 @@ def _mean_over_parts(
 ) -> tuple[dict[str, jax.Array], _Rests, Trained]:
   """The same over parts of the batch, one after the other.
 
-  Each takes every `parts`-th example, so that all devices share each part.
+  Each takes every `parts`-th example, so that all devices share each part. A
+  part counts by its examples, or by its tokens to predict.
   """
   split = jax.tree.map(
     lambda a: jnp.swapaxes(a.reshape(-1, task.parts, *a.shape[1:]), 0, 1),
-    examples,
+    (examples, state.carries),
   )
 
   def mean(
-    rests: _Rests, index: jax.Array, part: Examples
+    rests: tuple, index: jax.Array, part: Examples, carries: Carries
   ) -> tuple[dict[str, jax.Array], _Rests, Trained]:
-    aids = state.aids._replace(rest=rests.aids)
-    now = dataclasses.replace(state, rest=rests.student, aids=aids)
+    rest, aids = rests
+    now = dataclasses.replace(
+      state, rest=rest, aids=state.aids._replace(rest=aids), carries=carries
+    )
     of_part = part_key(task, key, index)
     return _mean_over_batch(task, now, teacher, part, of_part)
 
-  def body(carry: tuple, part: tuple) -> tuple[tuple, None]:
+  def body(carry: tuple, part: tuple) -> tuple[tuple, Carries]:
     rests, totals = carry
     means, rests, gradient = mean(rests, *part)
-    return (rests, jax.tree.map(jnp.add, totals, (means, gradient))), None
+    size = verdict.size(part[1].labels)
+    found = jax.tree.map(lambda a: size * a, (means, gradient))
+    totals = jax.tree.map(jnp.add, totals, (*found, size))
+    return ((rests.student, rests.aids), totals), rests.carries
 
-  parts = jnp.arange(task.parts), split
-  rests = _Rests(state.rest, state.aids.rest)
+  parts = jnp.arange(task.parts), *split
+  rests = state.rest, state.aids.rest
   first = jax.tree.map(lambda a: a[0], parts)
   means, _, gradient = jax.eval_shape(mean, rests, *first)
   totals = jax.tree.map(
-    lambda a: jnp.zeros(a.shape, jnp.float32), (means, gradient)
+    lambda a: jnp.zeros(jnp.shape(a), jnp.float32), (means, gradient, 0.0)
   )
-  (rests, totals), _ = jax.lax.scan(body, (rests, totals), parts)
-  means, gradient = jax.tree.map(lambda t: t / task.parts, totals)
-  return means, rests, gradient
+  (rests, totals), carries = jax.lax.scan(body, (rests, totals), parts)
+  means, gradient, size = totals
+  means, gradient = jax.tree.map(
+    lambda t: t / jnp.maximum(size, 1.0), (means, gradient)
+  )
+  carries = jax.tree.map(
+    lambda a: jnp.swapaxes(a, 0, 1).reshape(-1, *a.shape[2:]), carries
+  )
+  return means, _Rests(*rests, carries), gradient
 
 
 def _all_finite(tree: PyTree) -> jax.Array:

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from kdjax import data
 from kdjax.train import sharding
-from kdjax.train.answers import Batch, Task
+from kdjax.train.given import Batch, Task
 from kdjax.train.state import Snapshot, Weights
 from kdjax.train.step import train_step
 

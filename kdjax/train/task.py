@@ -1,30 +1,33 @@
 """From a configuration and a data set to what training runs on."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-import optax
-from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kdjax import data, methods, models, terms
+from kdjax import data, methods, terms
 from kdjax.train import (
-  answers,
-  evaluate,
+  beginning,
   examine,
   feeds,
+  given,
   lesson,
+  networks,
   optimizer,
   parts,
+  reading,
   sharding,
-  step,
 )
-from kdjax.train.state import Network, PyTree, Snapshot, Weights, create
+from kdjax.train.state import (
+  Network,
+  Snapshot,
+  Weights,
+)
 
 
 class Job(NamedTuple):
@@ -41,9 +44,11 @@ class Job(NamedTuple):
     parts: measures the parts of the loss.
     rate: the learning rate as a function of the step.
     num_steps: steps in the whole training.
+    unit: what examples are counted in: 'images', or 'tokens' of a text.
+    unit_size: so many units are an example.
   """
 
-  task: answers.Task
+  task: given.Task
   feed: feeds.Feed
   teacher: Weights | None
   ids: np.ndarray
@@ -53,67 +58,46 @@ class Job(NamedTuple):
   parts: parts.Parts
   rate: Callable[[int], jax.Array]
   num_steps: int
+  unit: str = 'images'
+  unit_size: int = 1
 
 
-def build(config: ConfigDict, dataset: data.Dataset) -> nnx.Module:
-  """Returns the untrained network of `config.student`.
-
-  Args:
-    config: with `student`, `compute_dtype` and `seed`.
-    dataset: decides the input shape and the classes.
-
-  Returns:
-    The network.
-
-  Raises:
-    ValueError: an unknown model, or options that it does not take.
-  """
-  options = {k: v for k, v in config.student.items() if v and k != 'name'}
-  return models.build(
-    config.student.name,
-    input_shape=dataset.input_shape,
-    num_classes=dataset.num_classes,
-    seed=config.seed,
-    dtype=config.compute_dtype,
-    **options,
-  )
-
-
-def shapes(config: ConfigDict, dataset: data.Dataset) -> Network:
-  """Returns what `build` would, without computing a number."""
-  return Network(
-    *models.split(nnx.eval_shape(functools.partial(build, config, dataset)))
-  )
-
-
-def evaluator(
-  graphdef: nnx.GraphDef,
-  split: data.Split,
+def examiner(
   config: ConfigDict,
   dataset: data.Dataset,
+  task: given.Task,
+  teacher: Weights | None,
   mesh: Mesh,
-) -> evaluate.Evaluator:
-  """Returns what counts a network's right answers in a split.
+) -> examine.Examiner | reading.Examiner:
+  """Returns what evaluates a network in training on dev.
 
   Args:
-    graphdef: the network's graph definition.
-    split: of the data set.
-    config: with `eval_batch_size`.
-    dataset: whose inputs they are.
+    config: a configuration.
+    dataset: with what is held out.
+    task: what a step is made of.
+    teacher: the frozen teacher, or None.
     mesh: the devices.
 
   Returns:
-    The evaluator.
+    The examiner.
   """
-  return evaluate.Evaluator(
-    graphdef,
-    split,
-    normalise=feeds.normaliser(dataset),
+  if not dataset.text:
+    count = networks.evaluator(task.student, dataset.dev, config, dataset, mesh)
+    return examine.make(count, dataset.dev, task, teacher, mesh)
+  looks = config.analysis
+  reader = reading.Evaluator(
+    reading.Reader(task.student, task.in_order, task.gather),
+    dataset.dev,
     num_classes=dataset.num_classes,
     batch_size=config.eval_batch_size,
     mesh=mesh,
-    gather=sharding.gatherer(mesh),
-    **feeds.reading(config),
+    task=task if looks else None,
+    teacher=teacher if looks else None,
+  )
+  return reading.Examiner(
+    reader,
+    num_characters=dataset.text.num_characters['dev'],
+    token_counts=dataset.text.token_counts,
   )
 
 
@@ -174,8 +158,8 @@ def prepare(
   steps_per_epoch = check(config, dataset, mesh)
   update = optimizer.make(config, steps_per_epoch=steps_per_epoch)
   outline = outlined(config, dataset, teacher)
-  graphdef = shapes(config, dataset).graphdef
-  task = answers.Task(
+  graphdef = networks.shapes(config, dataset).graphdef
+  task = given.Task(
     student=graphdef,
     teacher=teacher and teacher.graphdef,
     loss=methods.get(config.method).loss,
@@ -191,13 +175,15 @@ def prepare(
     mixup=config.dataset.mixup,
     skip_nonfinite=config.nonfinite == 'skip',
     lesson=outline.lesson,
+    in_order=networks.reads_in_order(dataset),
   )
-  weights = teacher and _place(
+  weights = teacher and beginning.place(
     config, 'teacher', Weights(teacher.params, teacher.rest), mesh
   )
-  initialise = functools.partial(_initial, config, dataset, outline, update)
-  like = _like(config, jax.eval_shape(initialise), mesh)
-  count = evaluator(graphdef, dataset.dev, config, dataset, mesh)
+  initialise = functools.partial(
+    beginning.initial, config, dataset, outline, update, teacher
+  )
+  like = beginning.like(config, jax.eval_shape(initialise), mesh)
   feed = feeds.make(config, dataset, task, weights, mesh)
   return Job(
     task=task,
@@ -208,10 +194,12 @@ def prepare(
     initialise=jax.jit(
       initialise, out_shardings=jax.tree.map(lambda a: a.sharding, like)
     ),
-    dev=examine.make(count, dataset.dev, task, weights, mesh),
+    dev=examiner(config, dataset, task, weights, mesh),
     parts=parts.Parts(task, weights, feed.batch, examine.options(mesh)),
     rate=jax.jit(optimizer.schedule(config, steps_per_epoch=steps_per_epoch)),
     num_steps=config.num_epochs * steps_per_epoch,
+    unit='tokens' if dataset.text else 'images',
+    unit_size=dataset.input_shape[0] if dataset.text else 1,
   )
 
 
@@ -241,11 +229,14 @@ def outlined(
       there is not.
   """
   labels = dataset.train.labels if labels is None else labels
+  if dataset.text:
+    check_text(config)
   found = lesson.Outline(
     config,
-    shapes(config, dataset),
+    networks.shapes(config, dataset),
     teacher,
     input_shape=dataset.input_shape,
+    dtype=jnp.int32 if dataset.text else jnp.float32,
     data=terms.DataSet(labels, dataset.num_classes),
   )
   remembers = any(term.name == 'crd' for term in found.lesson.plan)
@@ -257,6 +248,35 @@ def outlined(
   if remembers and len(np.unique(labels)) < 2:
     raise ValueError('crd needs examples of at least two classes')
   return found
+
+
+def check_text(config: ConfigDict) -> None:
+  """Raises `ValueError` for what cannot be done with a text."""
+  inside = [
+    name
+    for name in methods.terms_of(config)
+    if terms.TERMS[name].pairs is not None
+  ]
+  if inside:
+    raise ValueError(
+      f'{", ".join(inside)} cannot be used on a text: features of tokens are '
+      f'not compared; methods and terms of the logits are'
+    )
+  c = config.teacher
+  if c.num_seeds > 1 or c.others:
+    raise ValueError(
+      'config.teacher.num_seeds and config.teacher.others: a language model '
+      'learns from one teacher'
+    )
+  if config.dataset.mixup:
+    raise ValueError(
+      f'config.dataset.mixup={config.dataset.mixup}: tokens cannot be mixed'
+    )
+  if config.method == 'dist' and config.loss_block_tokens:
+    raise ValueError(
+      f'config.loss_block_tokens={config.loss_block_tokens}: dist relates all '
+      f'tokens of a batch to each other; leave it at 0'
+    )
 
 
 def like(
@@ -279,54 +299,7 @@ def like(
   steps_per_epoch = len(dataset.train.labels) // config.batch_size
   update = optimizer.make(config, steps_per_epoch=steps_per_epoch)
   outline = outlined(config, dataset, teacher)
-  initialise = functools.partial(_initial, config, dataset, outline, update)
-  return _like(config, jax.eval_shape(initialise), mesh)
-
-
-def _initial(
-  config: ConfigDict,
-  dataset: data.Dataset,
-  outline: lesson.Outline,
-  update: optax.GradientTransformation,
-) -> Snapshot:
-  """What is before the first step."""
-  _, params, rest = models.split(build(config, dataset))
-  state = create(
-    params,
-    rest,
-    update,
-    ema_decay=config.ema_decay,
-    aids=outline.aids(config.seed),
+  initialise = functools.partial(
+    beginning.initial, config, dataset, outline, update, teacher
   )
-  return Snapshot(state, step.zero_sums(outline.lesson.plan))
-
-
-def _like(config: ConfigDict, shapes: Snapshot, mesh: Mesh) -> Snapshot:
-  """The same with the places of the arrays."""
-  places = _shardings(config, 'student', shapes, mesh)
-  aids = places.state.aids._replace(
-    rest=sharding.split_rows(mesh, shapes.state.aids.rest)
-  )
-  places = places._replace(state=dataclasses.replace(places.state, aids=aids))
-  return jax.tree.map(
-    lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
-    shapes,
-    places,
-  )
-
-
-def _shardings(
-  config: ConfigDict, network: str, tree: PyTree, mesh: Mesh
-) -> PyTree:
-  if network in config.split_networks:
-    return sharding.split(mesh, tree)
-  return jax.tree.map(lambda _: sharding.replicated(mesh), tree)
-
-
-def _place(
-  config: ConfigDict, network: str, weights: Weights, mesh: Mesh
-) -> Weights:
-  move = jax.jit(
-    lambda w: w, out_shardings=_shardings(config, network, weights, mesh)
-  )
-  return move(weights)
+  return beginning.like(config, jax.eval_shape(initialise), mesh)

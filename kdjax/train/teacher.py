@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 import kdjax
 from kdjax import data, methods, models
-from kdjax.train import hosts, task, teacher_cache, workdirs
+from kdjax.train import hosts, networks, teacher_cache, workdirs
 from kdjax.train.files import read_json, write_json
 from kdjax.train.loop import Fitted, fit, restore
 from kdjax.train.session import Session
@@ -31,7 +31,7 @@ _DETERMINANTS = (
   'nonfinite',
   'seed',
 )
-_NETWORK = ('name', 'widths', 'dropout')
+_NETWORK = ('name', 'widths', 'dropout', 'tied')
 _TRAINING = (
   'method',
   'smoothing',
@@ -40,7 +40,7 @@ _TRAINING = (
   'learning_rate',
 )
 # Of what a checkpoint holds: cached teachers of another layout are left alone.
-_LAYOUT = 2
+_LAYOUT = 3
 # Where the teachers' seeds begin: a teacher never starts from the weights of
 # a student with the same network.
 _SEEDS = 2**31
@@ -143,7 +143,7 @@ def shapes(config: ConfigDict, dataset: data.Dataset) -> Network:
     ValueError: a given checkpoint is missing or of another network.
   """
   members = [
-    task.shapes(
+    networks.shapes(
       check_folder(config, saved) if isinstance(saved, Path) else saved, dataset
     )
     for saved in _sources(config).values()

@@ -23,7 +23,7 @@ class Silent:
   def say(self, text):
     self.said.append(text)
 
-  def phase(self, name, *, num_steps, start):
+  def phase(self, name, *, num_steps, start, unit='images'):
     self.phases.append((name, start, num_steps))
     return self
 

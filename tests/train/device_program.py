@@ -29,8 +29,8 @@ class Stopped(Exception):
 class Stopping(Reporter):
   """Ends a training after its first evaluation, which is saved."""
 
-  def phase(self, name, *, num_steps, start):
-    phase = super().phase(name, num_steps=num_steps, start=start)
+  def phase(self, name, *, num_steps, start, unit='images'):
+    phase = super().phase(name, num_steps=num_steps, start=start, unit=unit)
     phase.update = self.update
     return phase
 

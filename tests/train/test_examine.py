@@ -11,7 +11,7 @@ import pytest
 import reference
 
 from kdjax import analysis, data, models
-from kdjax.train import evaluate, loop, predictions, sharding, task
+from kdjax.train import evaluate, loop, networks, predictions, sharding, task
 from kdjax.train.state import Network, Weights
 from kdjax.train.writers import read_metrics
 
@@ -238,7 +238,7 @@ def test_a_stream_compiles_for_every_shape_to_come(config, few):
   config.eval_batch_size = 2
   mentor = _mentor(few, num_classes=1000)
   mesh = sharding.make_mesh(devices=jax.devices()[:2])
-  count = task.evaluator(mentor.graphdef, few.dev, config, few, mesh)
+  count = networks.evaluator(mentor.graphdef, few.dev, config, few, mesh)
 
   def shapes(call):
     seen = []
@@ -314,7 +314,7 @@ def test_a_run_goes_on_with_it_or_without(
 def test_plain_scores_ask_nobody_else(config, forty, mesh):
   """As the results of a run are counted."""
   mentor = _mentor(forty)
-  count = task.evaluator(mentor.graphdef, forty.dev, config, forty, mesh)
+  count = networks.evaluator(mentor.graphdef, forty.dev, config, forty, mesh)
   totals = count(Weights(mentor.params, mentor.rest))
   assert isinstance(totals, evaluate.Totals)
   assert evaluate.scores(totals).keys() == {'accuracy', 'cross_entropy'}

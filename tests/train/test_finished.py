@@ -5,6 +5,8 @@ import json
 
 import numpy as np
 import pytest
+import reference
+import small_text
 
 from kdjax import models
 from kdjax.train import experiment, finished
@@ -119,3 +121,28 @@ def test_a_run_on_many_devices_is_read_on_these(workdir):
   saved = json.loads(path.read_text())
   path.write_text(json.dumps(saved | {'model_devices': 64}))
   assert finished.read(workdir).config.model_devices == 1
+
+
+def perplexity(run, name, split):
+  logits = run.logits(name, split)
+  labels = split.labels[split.labels >= 0]
+  p = reference.softmax(logits)[np.arange(len(labels)), labels]
+  return np.exp(-np.mean(np.log(p)))
+
+
+@pytest.mark.parametrize('batching', ['contiguous', 'packed'])
+def test_networks_read_a_text_as_in_the_run(
+  batching, tmp_path, silent, monkeypatch
+):
+  """With as many streams as it evaluated, which are not the default."""
+  dataset = small_text.dataset(batching)
+  monkeypatch.setattr(experiment, 'load', lambda config: dataset)
+  config = small_text.declare('kd', baseline=True)
+  config.dataset.name = 'python_docs'
+  config.dataset.text.batching = batching
+  results = experiment.run(config, tmp_path / 'run', silent)
+  run = finished.read(tmp_path / 'run')
+  for name in ('teacher', 'student', 'baseline'):
+    found = perplexity(run, name, run.dataset.dev)
+    expected = results[name]['dev_perplexity']
+    assert found == pytest.approx(expected, rel=1e-4)

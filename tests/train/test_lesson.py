@@ -12,7 +12,7 @@ import pytest
 import small_networks
 
 from kdjax import losses, models, terms
-from kdjax.train import answers, resident, step
+from kdjax.train import answers, given, resident, step
 from kdjax.train.state import Snapshot, Trained, Weights
 
 DATA = small_networks.data()
@@ -39,7 +39,7 @@ def say(task, state, teacher, batch=BATCH):
 
   @jax.jit
   def run(state, teacher, batch):
-    examples, key = answers.prepare(task, batch, KEY, state.step)
+    examples, key = given.prepare(task, batch, KEY, state.step)
     found = answers.answer(task, state.trained, state, teacher, examples, key)
     return found, examples
 
@@ -119,8 +119,8 @@ def test_every_term_is_logged_and_the_loss_is_their_sum(everything):
   assert set(metrics) == {*step.METRICS, *named, 'steps', 'skipped'}
   assert set(step.zero_sums(task.lesson.plan)) == set(metrics)
   found, _ = say(task, state, teacher)
-  of_logits = losses.cross_entropy(found.logits, BATCH.labels)
-  close(found.losses, of_logits)
+  of_logits = losses.cross_entropy(found.said.logits, BATCH.labels)
+  close(found.said.losses, of_logits)
   total = jnp.mean(of_logits) + sum(metrics[name] for name in named)
   np.testing.assert_allclose(metrics['loss'], total, rtol=1e-5)
 
@@ -206,7 +206,7 @@ def test_terms_on_logits_are_added_to_another_method():
   state = dataclasses.replace(state, step=jnp.int32(2))  # the second epoch
   after, metrics = take(task, state, teacher)
   found, _ = say(task, state, teacher)
-  s, t = found.logits, found.teacher_logits
+  s, t = found.said.logits, found.teacher_logits
   kd = 3.0 * jnp.mean(losses.kd(s, t, temperature=2.0))
   dkd = losses.dkd(s, t, BATCH.labels, temperature=2.0).mean() / 4
   ce = losses.cross_entropy(s, BATCH.labels).mean()
@@ -221,7 +221,7 @@ def test_mixup_weighs_terms_on_logits_by_both_labels():
   task, state, teacher = set_up(config, mixup=0.5)
   state = dataclasses.replace(state, step=jnp.int32(40))
   found, examples = say(task, state, teacher)
-  s, t = found.logits, found.teacher_logits
+  s, t = found.said.logits, found.teacher_logits
   one, other = (
     losses.dkd(s, t, labels, temperature=2.0)
     for labels in (examples.labels, examples.partners)
@@ -264,11 +264,11 @@ def test_parts_of_a_batch_take_turns_with_the_memory():
   config = small_networks.declare('crd')
   task, state, teacher = set_up(config, parts=2)
   after, _ = take(task, state, teacher)
-  examples, key = answers.prepare(task, BATCH, KEY, state.step)
+  examples, key = given.prepare(task, BATCH, KEY, state.step)
 
   @jax.jit
   def rests(state, part, index):
-    key_of_part = answers.part_key(task, key, index)
+    key_of_part = given.part_key(task, key, index)
     found = answers.answer(
       task, state.trained, state, teacher, part, key_of_part
     )
@@ -300,7 +300,7 @@ def test_answers_with_features_computed_beforehand_change_nothing():
   config.terms.at.pairs = (('stage1', 'stage2/conv'),)
   task, state, teacher = set_up(config)
   fresh = take(task, state, teacher)
-  examples, _ = answers.prepare(task, BATCH, KEY, state.step)
+  examples, _ = given.prepare(task, BATCH, KEY, state.step)
   said = answers.ask_teacher(task, teacher, examples).teacher
   assert set(said.features) == {'stage2/conv', 'pooled'}
   wrong = jax.tree.map(jnp.zeros_like, teacher)  # is not asked again

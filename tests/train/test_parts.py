@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from kdjax import losses, models
-from kdjax.train import answers, parts, task, teacher
+from kdjax.train import answers, given, networks, parts, task, teacher
 from kdjax.train.state import Network
 
 
@@ -21,7 +21,7 @@ def job(config, digits, mesh):
   config.terms.pkt.warmup_epochs = 4
   config.student.dropout = 0.0
   own = teacher.config_of(config)
-  mentor = Network(*models.split(task.build(own, digits)))
+  mentor = Network(*models.split(networks.build(own, digits)))
   return task.prepare(config, digits, mentor, mesh)
 
 
@@ -66,7 +66,7 @@ def test_values_and_gradient_norms_are_those_of_each_part(job):
     np.testing.assert_allclose(
       found[f'gradient_norm_{name}'], optax.tree.norm(gradient), rtol=1e-4
     )
-  examples, dropout_key = answers.prepare(job.task, batch, key, at)
+  examples, dropout_key = given.prepare(job.task, batch, key, at)
   said = answers.answer(
     job.task, state.trained, state, job.teacher, examples, dropout_key
   )

@@ -10,7 +10,7 @@ import pytest
 
 from kdjax import methods, models
 from kdjax.config import default
-from kdjax.train import answers, resident, sharding, step
+from kdjax.train import answers, given, resident, sharding, step
 from kdjax.train.state import Snapshot, Weights, create
 
 SHAPE = (8, 8, 3)
@@ -39,7 +39,7 @@ def _task(
   graphdef, params, rest = models.split(build(name, seed=0, **options))
   teacher_def, *teacher = models.split(build('mlp', seed=1, widths=(9,)))
   optimizer = optax.sgd(0.1)
-  task = answers.Task(
+  task = given.Task(
     student=graphdef,
     teacher=teacher_def,
     loss=methods.get(settings.method).loss,
@@ -60,7 +60,7 @@ def _task(
 
 def _data(num_examples=12):
   key = jax.random.key(3)
-  return answers.Batch(
+  return given.Batch(
     jax.random.normal(key, (num_examples, *SHAPE)),
     jnp.arange(num_examples, dtype=jnp.int32) % NUM_CLASSES,
   )
@@ -294,7 +294,7 @@ def test_parts_take_turns_with_the_batch_statistics():
   task, state, teacher = _task('resnet8', parts=2)
   batch, key = _data(8), jax.random.key(0)
   after, _ = step.train_step(task, state, teacher, batch, key)
-  examples, _ = answers.prepare(task, batch, key, state.step)
+  examples, _ = given.prepare(task, batch, key, state.step)
   rest = state.rest
   for part in range(2):
     _, rest = models.apply(
@@ -306,7 +306,7 @@ def test_parts_take_turns_with_the_batch_statistics():
 def test_mixup_mixes_inputs_and_losses():
   task, state, teacher = _task(mixup=0.5, student={'dropout': 0.0})
   batch, key = _data(6), jax.random.key(1)
-  examples, dropout_key = answers.prepare(task, batch, key, state.step)
+  examples, dropout_key = given.prepare(task, batch, key, state.step)
   share = np.asarray(examples.shares)
   assert share.shape == (6,)
   assert np.ptp(share) > 0
@@ -327,10 +327,10 @@ def test_mixup_mixes_inputs_and_losses():
     losses.append(
       answers.answer(
         task, state.trained, state, teacher, plain, dropout_key
-      ).losses
+      ).said.losses
     )
   np.testing.assert_allclose(
-    found.losses, share * losses[0] + (1 - share) * losses[1], rtol=1e-5
+    found.said.losses, share * losses[0] + (1 - share) * losses[1], rtol=1e-5
   )
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from kdjax import config as configuration
 from kdjax import data, models
-from kdjax.train import checkpoint, evaluate, loop, pace, task
+from kdjax.train import checkpoint, evaluate, loop, networks, pace, task
 from kdjax.train.interrupts import Interrupted, Interrupts
 from kdjax.train.state import Network, Weights
 from kdjax.train.writers import read_metrics
@@ -108,13 +108,15 @@ def test_a_long_dispatch_is_its_steps(
 
 def test_an_evaluation_counts_every_image_once(streaming, few, mentor, session):
   """Three images, two at once."""
-  count = task.evaluator(mentor.graphdef, few.dev, streaming, few, session.mesh)
+  count = networks.evaluator(
+    mentor.graphdef, few.dev, streaming, few, session.mesh
+  )
   weights = Weights(mentor.params, mentor.rest)
   totals = count(weights)
   assert totals.examples.sum() == len(few.dev.labels) == 3
   inputs = np.stack([few.dev.inputs[i] for i in range(3)])
   arrays = dataclasses.replace(few, dev=data.Split(inputs, few.dev.labels))
-  resident = task.evaluator(
+  resident = networks.evaluator(
     mentor.graphdef, arrays.dev, streaming, arrays, session.mesh
   )
   chex.assert_trees_all_close(totals, resident(weights), rtol=1e-5)

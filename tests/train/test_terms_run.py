@@ -10,7 +10,7 @@ import pytest
 import small_networks
 
 from kdjax import models
-from kdjax.train import experiment, finished, loop, sharding, task
+from kdjax.train import experiment, finished, loop, networks, sharding, task
 from kdjax.train.writers import read_metrics
 
 
@@ -95,7 +95,7 @@ def test_projectors_and_memories_resume_bit_for_bit(
   # The checkpoint holds the aids, and what `fit` returns does not.
   assert set(one.state.aids.params) == {'crd', 'hint'}
   assert set(one.state.aids.rest) == {'crd', 'hint'}
-  plain = task.shapes(of_maps, forty)
+  plain = networks.shapes(of_maps, forty)
   for found in (whole.last, whole.best, cut.last):
     chex.assert_trees_all_equal_shapes(found[1:], plain[1:])
     assert found.graphdef == plain.graphdef
