@@ -26,13 +26,14 @@ def main() -> None:
   rows = run.run(config, workdir, reporter)
   arms = list(dict.fromkeys(row.arm for row in rows))
   keys = summary.short_keys(rows[0].scenario)
+  score = rows[0].score
   reporter.table(
-    'test accuracy after the last step, %',
+    score.titled(f'test {score.name} after the last step'),
     ['scenario', *arms],
     [
       [
         summary.describe(group[0].scenario, keys) or 'all',
-        *(f'{100 * row.test.mean:.1f}' for row in group),
+        *(f'{score.shown(row.test.mean):.1f}' for row in group),
       ]
       for group in summary.group(
         rows, lambda row: summary.identity(row.scenario)

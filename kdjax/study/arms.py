@@ -8,7 +8,7 @@ from scipy.stats import qmc
 
 from kdjax import config as configuration
 from kdjax import methods
-from kdjax.study.config import override, searchable
+from kdjax.study.config import override, searchable, validate
 from kdjax.terms import TERMS
 
 # Searched by every arm, before what its method reads.
@@ -106,7 +106,7 @@ def of(config: ConfigDict) -> list[Arm]:
       f'config.study.arms={tuple(names)}: give at least one arm, each once'
     )
   for arm in arms:
-    configuration.validate(override(config, arm.fixed))
+    validate(override(config, arm.fixed))
     _check_own(arm)
     methods.terms_of(_own(config, arm))
   return arms

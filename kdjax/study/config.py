@@ -64,7 +64,7 @@ def default() -> ConfigDict:
         'num_seeds': 5,  # fresh ones that train the selected setting
         # Students side by side: 'vmap' (all at once), 'scan' (one after the
         # other in one program), or 'auto': vmap, where there are convolutions
-        # whichever is measured to be faster.
+        # or a text whichever is measured to be faster.
         'over_members': 'auto',
         'max_settings': 0,  # trained at once; 0: as many as memory holds
         'memory_fraction': 0.6,  # of a device's, that students may take
@@ -86,6 +86,11 @@ def validate(config: ConfigDict) -> None:
     raise ValueError(
       f'config.nonfinite={config.nonfinite!r}: in a study a student stops at '
       f"an update that is not finite, allowed is 'stop'"
+    )
+  if config.loss_block_tokens:
+    raise ValueError(
+      f'config.loss_block_tokens={config.loss_block_tokens}: a study computes '
+      f'the loss of a text at once, allowed is 0'
     )
   c = config.study
   for key in ('num_trials', 'num_search_seeds', 'num_seeds'):

@@ -14,8 +14,8 @@ from kdjax.study.groups import Group
 from kdjax.study.members import AXIS, Stream, Varied
 from kdjax.study.program import Program
 from kdjax.study.scene import Scene
-from kdjax.train import feeds, sharding
-from kdjax.train.answers import Batch
+from kdjax.train import feeds, networks, sharding
+from kdjax.train.given import Batch
 from kdjax.train.state import Weights
 
 # Settings for each device when programs are tried against each other.
@@ -65,7 +65,11 @@ class Crews:
     stream = scene.stream(group.config, where.dataset, seeds, self._mesh)
     if not group.needs_teacher:
       where = where.alone()
-    elif group.looks_inside or not feeds.precomputes(group.config):
+    elif (
+      group.looks_inside
+      or not feeds.precomputes(group.config)
+      or _reads_otherwise(group, where)
+    ):
       # An arm may crop or mix, or compare what is not computed beforehand.
       where = where.unanswered()
     crew = Crew(where, group, seeds, stream, None, 0)
@@ -78,7 +82,7 @@ class Crews:
     if asked != 'auto':
       return self._program(crew, scans=asked == 'scan')
     side_by_side = self._program(crew, scans=False)
-    if not side_by_side.has_convolutions:
+    if not (side_by_side.has_convolutions or crew.where.dataset.text):
       return side_by_side
     in_turn = self._program(crew, scans=True)
     some = crew._replace(
@@ -180,6 +184,12 @@ class Crews:
     return sharding.place((np.int32(start), np.int32(stop)), everywhere)
 
 
+def _reads_otherwise(group: Group, where: Scene) -> bool:
+  """Whether the teacher read a text in other streams than the group does."""
+  in_order = networks.reads_in_order(where.dataset)
+  return in_order and group.config.batch_size != where.config.batch_size
+
+
 def _padded(values: np.ndarray, size: int) -> np.ndarray:
   """The first `size` values; what is missing repeats the last."""
   found = values[:size]
@@ -204,6 +214,7 @@ def _identity(group: Group, where: Scene) -> str:
       seen,
       [dataset[key] for key in ('augment', 'mixup')],
       [data.input_shape, data.num_classes, data.mean, data.std],
+      data.text and [data.text.batching, data.text.boundary],
       [group.kind, sorted(group.varied)],
     ],
     sort_keys=True,

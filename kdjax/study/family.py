@@ -58,7 +58,7 @@ def switches(config: ConfigDict, *, num_classes: int) -> dict[str, float]:
 
 
 def loss(
-  x: methods.Exchange, c: methods.Settings, *, relates: bool
+  x: methods.Exchange, c: methods.Settings, *, relates: bool, most: int
 ) -> jax.Array:
   """The loss of any method of the family, up to a constant.
 
@@ -71,11 +71,12 @@ def loss(
     c: what `switches` returns, `temperature_power` and the keys of kd_sim, as
       attributes.
     relates: whether any student needs ρ_sim.
+    most: of a student that keeps not all classes, the most that any keeps.
 
   Returns:
-    `[B]`, in nats.
+    `[B]`, in nats; of a text `[B, T]`.
   """
-  target = _target(x, c, relates)
+  target = _target(x, c, relates, most)
   log_student = numerics.log_probs(x.student.logits, c.temperature)
   kept = target > 0
   apart = -jnp.sum(
@@ -87,14 +88,13 @@ def loss(
 
 
 def _target(
-  x: methods.Exchange, c: methods.Settings, relates: bool
+  x: methods.Exchange, c: methods.Settings, relates: bool, most: int
 ) -> jax.Array:
   num_classes = x.student.logits.shape[-1]
   if x.teacher is None:
     return jnp.full_like(x.student.logits, 1 / num_classes)
   probs = targets.full(x.teacher.logits, temperature=c.temperature)
-  # By the logits, whose order is that of all temperatures: one sort for all.
-  kept = targets.rank(x.teacher.logits) < c.kept
+  kept = _places(x.teacher.logits, most) < c.kept
   kept |= numerics.is_label(x.labels, num_classes) & (c.keeps_label > 0)
   if not relates:
     return targets.keep(probs, kept)
@@ -107,3 +107,16 @@ def _target(
   spread = jnp.where(c.spreads_as_sim > 0, sim, 1.0)
   partial = targets.keep(probs, kept, spread=spread)
   return (1 - c.sim_share) * partial + c.sim_share * sim
+
+
+def _places(logits: jax.Array, most: int) -> jax.Array:
+  """The place of each class up to the `most` likeliest; the others' is last.
+
+  By the logits, whose order is that of all temperatures: one for all students.
+  """
+  last = jnp.full(logits.shape, logits.shape[-1] - 1)
+  if not most:
+    return last
+  _, classes = jax.lax.top_k(logits, most)
+  places = jnp.broadcast_to(jnp.arange(most), classes.shape)
+  return jnp.put_along_axis(last, classes, places, axis=-1, inplace=False)

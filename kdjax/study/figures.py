@@ -14,6 +14,7 @@ from kdjax.study.summary import Record, Row, short_keys
 _NAMES = (
   'gain_over_ce_by_*',
   'accuracy_by_*',
+  'perplexity_by_*',
   'gain_heatmap',
   'learning_curves',
   'rescaling_factors',
@@ -32,8 +33,9 @@ def draw(
       replaced, or removed where there is none now.
 
   Returns:
-    The PNGs: `gain_over_ce_by_<key>`, `accuracy_by_<key>`, `gain_heatmap`,
-    `learning_curves` and `rescaling_factors`, of which some may lack.
+    The PNGs: `gain_over_ce_by_<key>`, `accuracy_by_<key>` or
+    `perplexity_by_<key>`, `gain_heatmap`, `learning_curves` and
+    `rescaling_factors`, of which some may lack.
 
   Raises:
     OSError: a file cannot be written.
@@ -59,7 +61,7 @@ def _figures(
   for key, name in short_keys(k for row in rows for k in row.scenario).items():
     yield f'gain_over_ce_by_{name}', gains.by_key(rows, key, looks)
   for key, name in short_keys(k for row in rows for k in row.fixed).items():
-    yield f'accuracy_by_{name}', plots.accuracy_by(rows, key, looks)
+    yield f'{rows[0].score.name}_by_{name}', plots.score_by(rows, key, looks)
   yield 'gain_heatmap', gains.heat_map(rows)
   yield 'learning_curves', plots.learning_curves(students, looks)
   yield 'rescaling_factors', plots.rescaling_factors(students, looks)

@@ -20,13 +20,12 @@ from kdjax.study.summary import (
   text,
 )
 
-_LABEL = 'gain over ce (points)'
 # Loss is red and gain blue; the middle is pale.
 _COLORMAP = 'RdBu'
 # The colours reach to here of the sizes of the gains; an arm that fails would
 # wash out the rest.
 _SPAN = 0.9
-_LEAST_SPAN = 0.1  # points
+_LEAST_SPAN = 0.1  # points, or % of a perplexity
 _SHADE = 0.08  # opacity of a band
 _CELL = (0.52, 0.36)  # inches, wide and high
 _MAX_COLUMNS = 4
@@ -65,7 +64,7 @@ def by_key(
     title=f'Gain over cross-entropy by {names[key]}',
     of=len(combinations),
     xlabel=names[key],
-    ylabel=f'{_LABEL}, 95 % intervals',
+    ylabel=f'{_label(rows[0])}, 95 % intervals',
     below=style.longest(labels),
   )
   arms = list(dict.fromkeys(row.arm for panel in shown for row in panel))
@@ -117,6 +116,10 @@ def heat_map(rows: Sequence[Row]) -> Figure | None:
   return _arms_by_scenario(rows, scenarios, short_keys(keys))
 
 
+def _label(row: Row) -> str:
+  return f'gain over ce ({row.score.gain_unit})'
+
+
 def _others(row: Row, key: str) -> dict[str, Any]:
   return {k: value for k, value in row.scenario.items() if k != key}
 
@@ -146,9 +149,10 @@ def _categories(
 
 
 def _intervals(points: Sequence[Row]) -> np.ndarray:
-  """`[3, N]`, mean and ends, in points."""
+  """`[3, N]`, mean and ends, as they are shown."""
   gains = [row.gain_over_ce for row in points]
-  return 100 * np.transpose([(g.mean, g.low, g.high) for g in gains])
+  ends = np.transpose([(g.mean, g.low, g.high) for g in gains])
+  return points[0].score.gain(ends)
 
 
 def _dodge(place: int, count: int) -> float:
@@ -187,7 +191,7 @@ def _maps(
     axes.set_visible(False)
   figure.supxlabel(names[x], fontsize='medium')
   figure.supylabel(names[y], fontsize='medium')
-  return _explained(figure, grid, image)
+  return _explained(figure, grid, image, _label(rows[0]))
 
 
 def _arms_by_scenario(
@@ -208,13 +212,19 @@ def _arms_by_scenario(
   image = _cells(axes, place, (len(arms), len(tasks)), _limit(rows))
   style.name_ticks(axes, 'y', arms)
   style.name_ticks(axes, 'x', labels)
-  return _explained(figure, [axes], image)
+  return _explained(figure, [axes], image, _label(rows[0]))
 
 
 def _limit(rows: Sequence[Row]) -> float:
-  """What the colours span to either side of 0, in points."""
-  sizes = [abs(100 * row.gain_over_ce.mean) for row in rows]
-  return max(float(np.quantile(sizes, _SPAN)), _LEAST_SPAN)
+  """What the colours span to either side of 0."""
+  sizes = np.abs([_shown(row) for row in rows])
+  known = sizes[np.isfinite(sizes)]
+  reach = float(np.quantile(known, _SPAN)) if len(known) else 0.0
+  return max(reach, _LEAST_SPAN)
+
+
+def _shown(row: Row) -> float:
+  return row.score.gain(row.gain_over_ce.mean)
 
 
 def _cells(
@@ -226,7 +236,9 @@ def _cells(
   """Colours the cells that have a row and writes its gain into each."""
   table = np.full(shape, np.nan)
   for (i, j), row in place.items():
-    table[i, j] = 100 * row.gain_over_ce.mean
+    table[i, j] = _shown(row)
+    if np.isnan(table[i, j]):  # of a student that diverged
+      continue
     axes.text(
       j,
       i,
@@ -249,10 +261,10 @@ def _cells(
 
 
 def _explained(
-  figure: Figure, grid: Sequence[Axes], image: AxesImage
+  figure: Figure, grid: Sequence[Axes], image: AxesImage, label: str
 ) -> Figure:
   figure.suptitle(
     'Gain over cross-entropy (bold: significant)', fontsize='medium'
   )
-  figure.colorbar(image, ax=list(grid), label=_LABEL, extend='both')
+  figure.colorbar(image, ax=list(grid), label=label, extend='both')
   return figure

@@ -36,6 +36,8 @@ ARRAYS = frozenset(
 )
 # Those that `family.switches` has read already.
 _READ = ('weight', 'temperature', 'smoothing', 'topk', 'mix')
+# Of ARRAYS, what outside the family says how large an answer is.
+_SIZES = frozenset({'topk'})
 
 
 class Group(NamedTuple):
@@ -99,8 +101,10 @@ def _kind(config: ConfigDict, trial: Trial) -> str:
 
 def _shared(config: ConfigDict, trial: Trial, arrays: set[str]) -> ConfigDict:
   """The trial's configuration without what is varied."""
-  kept = {k: v for k, v in trial.overrides.items() if k not in arrays}
-  if _kind(config, trial) == 'family':
+  in_family = _kind(config, trial) == 'family'
+  varied = arrays if in_family else arrays - _SIZES
+  kept = {k: v for k, v in trial.overrides.items() if k not in varied}
+  if in_family:
     kept['method'] = 'kd'  # which has no terms of its own
   return override(config, kept)
 
@@ -113,13 +117,17 @@ def _group(
 ) -> Group:
   own = [override(config, trial.overrides) for trial in trials]
   rows = [methods.get(c.method) for c in own]
-  kind, loss, unread = _kind(config, trials[0]), rows[0].loss, frozenset(arrays)
+  kind, loss = _kind(config, trials[0]), rows[0].loss
+  arrays = arrays if kind == 'family' else arrays - _SIZES
+  unread = frozenset(arrays)
   values: list[dict[str, Any]] = [{} for _ in trials]
   if kind == 'family':
     values = [family.switches(c, num_classes=num_classes) for c in own]
     relates = any(v['sim_share'] or v['spreads_as_sim'] for v in values)
-    loss = functools.partial(family.loss, relates=relates)
-    kind, arrays = f'family, relates={relates}', arrays - set(_READ)
+    most = max((x for v in values if (x := v['kept']) < num_classes), default=0)
+    loss = functools.partial(family.loss, relates=relates, most=most)
+    kind = f'family, relates={relates}, most={most}'
+    arrays = arrays - set(_READ)
     unread |= {*_READ, 'method'}
   for value, c in zip(values, own, strict=True):
     value |= {key: configuration.lookup(c, key) for key in arrays}

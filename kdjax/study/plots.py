@@ -1,4 +1,4 @@
-"""Figures of accuracies, of how they came about, and of what is rescaled."""
+"""Figures of scores, of how they came about, and of what is rescaled."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kdjax.report import style
-from kdjax.study import panels
+from kdjax.study import panels, scores
 from kdjax.study.panels import Look
+from kdjax.study.scores import Score
 from kdjax.study.statistics import spread
 from kdjax.study.summary import (
   Record,
@@ -30,10 +31,10 @@ _MODEST, _BULK = 10.0, 2.0
 _MAX_DECADES = 4
 
 
-def accuracy_by(
+def score_by(
   rows: Sequence[Row], key: str, looks: Mapping[str, Look]
 ) -> Figure | None:
-  """Draws test accuracy against what arms of a method hold fixed.
+  """Draws the score on test against what arms of a method hold fixed.
 
   Args:
     rows: of `summarise`.
@@ -59,12 +60,13 @@ def accuracy_by(
   scenarios = group(rows, lambda row: identity(row.scenario))
   shown = panels.some(scenarios)
   name = short_keys(k for row in rows for k in row.fixed)[key]
+  score = rows[0].score
   figure, grid = panels.panels(
     _titles([panel[0].scenario for panel in shown]),
-    title=f'Test accuracy by {name}',
+    title=f'Test {score.name} by {name}',
     of=len(scenarios),
     xlabel=name,
-    ylabel='test accuracy (%), ± one std',
+    ylabel=f'{score.titled(f"test {score.name}")}, ± one std',
   )
   for axes, panel in zip(grid, shown, strict=True):
     for row in panel:
@@ -81,7 +83,7 @@ def accuracy_by(
 def learning_curves(
   students: Sequence[Record], looks: Mapping[str, Look]
 ) -> Figure | None:
-  """Draws dev accuracy against steps.
+  """Draws the score on dev against steps.
 
   Args:
     students: final records.
@@ -95,23 +97,22 @@ def learning_curves(
     return None
   scenarios = group(students, lambda x: identity(x['scenario']))
   shown = panels.some(scenarios)
+  score = scores.of_metrics(students[0]['metrics'])
   figure, grid = panels.panels(
     _titles([panel[0]['scenario'] for panel in shown]),
     title='Learning curves',
     of=len(scenarios),
     xlabel='step',
-    ylabel='dev accuracy (%), ± one std',
+    ylabel=f'{score.titled(f"dev {score.name}")}, ± one std',
   )
   for axes, panel in zip(grid, shown, strict=True):
     for of_arm in group(panel, _arm):
-      steps, mean, std = _curve(of_arm)
+      steps, mean, std = _curve(of_arm, score)
       arm = of_arm[0]['arm']
       _band(axes, steps, mean, std, looks[arm])
       every = max(len(steps) // _MARKS, 1)
       start = list(looks).index(arm) % every  # markers beside each other
-      axes.plot(
-        steps, 100 * mean, label=arm, markevery=(start, every), **looks[arm]
-      )
+      axes.plot(steps, mean, label=arm, markevery=(start, every), **looks[arm])
   panels.legend(figure, grid)
   return figure
 
@@ -185,22 +186,23 @@ def _sweep(
   label, look = _line_label(line[0], key), looks[line[0].arm]
   line = sorted(line, key=lambda row: row.fixed[key])
   x = [row.fixed[key] for row in line]
-  mean = [row.test.mean for row in line]
-  _band(axes, x, mean, [row.test.std for row in line], look)
-  axes.plot(x, 100 * np.array(mean), label=label, **look)
+  mean, std = np.transpose([_test(row) for row in line])
+  _band(axes, x, mean, std, look)
+  axes.plot(x, mean, label=label, **look)
+
+
+def _test(row: Row) -> tuple[float, float]:
+  """Mean and deviation on test, as they are shown."""
+  return row.score.shown(row.test.mean), row.score.shown(row.test.std)
 
 
 def _level(axes: Axes, row: Row, look: Look) -> None:
-  mean, std = row.test.mean, row.test.std
+  mean, std = _test(row)
   line = look | {'marker': ''}
-  axes.axhline(100 * mean, label=row.arm, **line)
+  axes.axhline(mean, label=row.arm, **line)
   if not math.isnan(std):
     axes.axhspan(
-      100 * (mean - std),
-      100 * (mean + std),
-      color=look['color'],
-      alpha=_SHADE,
-      lw=0,
+      mean - std, mean + std, color=look['color'], alpha=_SHADE, lw=0
     )
 
 
@@ -211,24 +213,23 @@ def _band(
   std: Sequence[float],
   look: Look,
 ) -> None:
-  """± one standard deviation, given fractions, in %."""
+  """± one standard deviation."""
   low, high = np.subtract(mean, std), np.add(mean, std)
-  axes.fill_between(
-    x, 100 * low, 100 * high, color=look['color'], alpha=_SHADE, lw=0
-  )
+  axes.fill_between(x, low, high, color=look['color'], alpha=_SHADE, lw=0)
 
 
 def _curve(
-  students: Sequence[Record],
+  students: Sequence[Record], score: Score
 ) -> tuple[list[int], np.ndarray, np.ndarray]:
-  """Steps, and mean and deviation of the students that got there."""
-  accuracies = {}
+  """Steps, and mean and deviation of the students that got there, as shown."""
+  found = {}
   for student in students:
     curve = student['metrics']['curve']
-    for step, x in zip(curve['step'], curve['dev_accuracy'], strict=True):
-      accuracies.setdefault(step, []).append(x)
-  steps = sorted(accuracies)
-  spreads = [spread(accuracies[step]) for step in steps]
+    values = curve[f'dev_{score.name}']
+    for step, value in zip(curve['step'], values, strict=True):
+      found.setdefault(step, []).append(score.shown(scores.number(value)))
+  steps = sorted(found)
+  spreads = [spread(found[step]) for step in steps]
   return (
     steps,
     np.array([x.mean for x in spreads]),

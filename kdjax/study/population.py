@@ -8,7 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from kdjax.study import groups
+from kdjax import data
+from kdjax.study import groups, scores
 from kdjax.study.arms import Trial
 from kdjax.study.crews import Crew, Crews
 from kdjax.study.members import Members, Totals, Varied
@@ -26,7 +27,7 @@ class Outcome(NamedTuple):
     trial: its setting.
     seed: of its initialisation and its batches.
     num_params: of its network.
-    metrics: accuracies, cross-entropies, curve; plain data.
+    metrics: scores, cross-entropies, curve; plain data.
     diverged_at: the step whose update was not finite, or None.
     wall_seconds: its share of the time that its chunk took.
   """
@@ -125,7 +126,7 @@ class Trainer:
           curve.append((at, jax.device_get(totals)))
     with self._watchdog.paused():
       tests = self._report(crew, members, fixed[0]) if report else None
-      kept = members.best_correct, members.best_step, members.state.step
+      kept = members.best_dev, members.best_step, members.state.step
       return _Results(curve, *jax.device_get((*kept, tests)))
 
   def _report(self, crew: Crew, members: Members, varied: Varied) -> '_Tests':
@@ -158,7 +159,7 @@ class _Results(NamedTuple):
   """Of the students of a chunk, `[S, H]`, on the host."""
 
   curve: list[tuple[int, Totals]]
-  best_correct: np.ndarray
+  best_dev: Totals
   best_step: np.ndarray
   step: np.ndarray
   tests: _Tests | None
@@ -173,22 +174,25 @@ def _outcome(
   seconds: float,
 ) -> Outcome:
   dataset = crew.where.dataset
-  num_dev = len(dataset.dev.labels)
-  metrics = _scores('dev', results.curve[-1][1], place, num_dev)
+  score = scores.of_data(dataset)
+
+  def found(split: str, totals: Totals) -> dict[str, float]:
+    asked = np.count_nonzero(getattr(dataset, split).labels != data.PADDING)
+    correct, nats = int(totals.correct[place]), totals.cross_entropy[place]
+    return score.found(split, correct, float(nats), asked)
+
+  metrics = found('dev', results.curve[-1][1])
   if results.tests:
-    num_test = len(dataset.test.labels)
-    best = _scores('test', results.tests.best, place, num_test)
-    metrics |= _scores('test', results.tests.last, place, num_test) | {
+    on_dev, on_test = f'dev_{score.name}', f'test_{score.name}'
+    metrics |= found('test', results.tests.last) | {
       'best': {
         'step': int(results.best_step[place]),
-        'dev_accuracy': int(results.best_correct[place]) / num_dev,
-        'test_accuracy': best['test_accuracy'],
+        on_dev: found('dev', results.best_dev)[on_dev],
+        on_test: found('test', results.tests.best)[on_test],
       },
       'curve': {
         'step': [at for at, _ in results.curve],
-        'dev_accuracy': [
-          int(totals.correct[place]) / num_dev for _, totals in results.curve
-        ],
+        on_dev: [found('dev', totals)[on_dev] for _, totals in results.curve],
       },
       'rescaling_factor': _percentiles(results.tests.factors[place]),
     }
@@ -201,15 +205,6 @@ def _outcome(
     diverged_at=reached if reached < crew.program.num_steps else None,
     wall_seconds=round(seconds, 4),
   )
-
-
-def _scores(
-  split: str, totals: Totals, place: tuple[int, int], count: int
-) -> dict[str, float]:
-  return {
-    f'{split}_accuracy': int(totals.correct[place]) / count,
-    f'{split}_cross_entropy': float(totals.cross_entropy[place]) / count,
-  }
 
 
 def _percentiles(factors: np.ndarray) -> dict[str, float] | None:

@@ -13,17 +13,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from kdjax import data, losses, methods, models
-from kdjax.analysis import rescaling
-from kdjax.exchange import Exchange
+from kdjax import data, methods, models
+from kdjax.study import scores
+from kdjax.study.examiner import Examiner
 from kdjax.study.members import (
   AXIS,
+  NOTHING,
   Members,
   Stream,
-  Totals,
   Varied,
   note_best,
 )
@@ -32,15 +33,18 @@ from kdjax.train import (
   answers,
   experiment,
   feeds,
+  given,
   lesson,
+  networks,
   optimizer,
+  reading,
   resident,
   state,
   step,
   task,
 )
-from kdjax.train.answers import Batch
-from kdjax.train.state import Network, State, Weights
+from kdjax.train.given import Batch
+from kdjax.train.state import Carries, Network, PyTree, State, Weights
 
 
 class Program:
@@ -72,7 +76,7 @@ class Program:
     self._teacher = teacher
     self._over = _one_after_the_other if scans else jax.vmap
     self._settings = namespace(config.to_dict())
-    self._task = answers.Task(
+    self._task = given.Task(
       student=self._shapes.graphdef,
       teacher=teacher and teacher.graphdef,
       loss=loss,
@@ -85,22 +89,32 @@ class Program:
       parts=config.accumulate_steps,
       mixup=config.dataset.mixup,
       lesson=self._outline(config.seed).lesson,
+      in_order=networks.reads_in_order(dataset),
     )
     self.num_steps = config.num_epochs * self._task.steps_per_epoch
     self.eval_every = config.eval_every_epochs * self._task.steps_per_epoch
     columns, settings = PartitionSpec(None, AXIS), PartitionSpec(AXIS)
     whole = PartitionSpec()
+    members = _of_members(columns, whole)
     self.advance = self._jit(
       self._advance,
-      (columns, settings, whole, whole, whole, whole, whole),
-      columns,
+      (members, settings, whole, whole, whole, whole, whole),
+      members,
       donate_argnums=0,
     )
-    self.evaluate = self._jit(self._evaluate, (columns, whole, whole), columns)
-    self.factors = self._jit(
-      self._factors, (columns, settings, whole, whole, whole, whole), columns
+    examiner = Examiner(self._task, over=self._over)
+    self.evaluate = self._jit(
+      examiner.evaluate, (columns, whole, whole), columns
     )
-    self.note_best = jax.jit(note_best, donate_argnums=0)
+    self.factors = self._jit(
+      examiner.factors,
+      (columns, settings, whole, whole, whole, whole),
+      columns,
+    )
+    self.note_best = jax.jit(
+      functools.partial(note_best, merit=scores.of_data(dataset).merit_of),
+      donate_argnums=0,
+    )
 
   def start(self, seeds: tuple[int, ...], *, num_settings: int) -> Members:
     """Returns the students before their first step.
@@ -114,15 +128,19 @@ class Program:
     """
     first = [self._initial(seed) for seed in seeds]
     make = functools.partial(self._table, num_settings)
-    return jax.jit(make, out_shardings=self._columns)(*first)
+    return jax.jit(make, out_shardings=self._places)(*first)
 
   def shapes(self, num_seeds: int, *, num_settings: int) -> Members:
     """Returns shapes, types and places of what `start` would return."""
     first = jax.eval_shape(lambda: self._initial(0))
     make = functools.partial(self._table, num_settings)
+    found = jax.eval_shape(make, *[first] * num_seeds)
     return jax.tree.map(
-      lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self._columns),
-      jax.eval_shape(make, *[first] * num_seeds),
+      lambda place, part: jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), part
+      ),
+      self._places,
+      found,
     )
 
   @functools.cached_property
@@ -137,25 +155,27 @@ class Program:
 
   @functools.cached_property
   def _shapes(self) -> Network:
-    return task.shapes(self._config, self._dataset)
+    return networks.shapes(self._config, self._dataset)
 
   @property
-  def _columns(self) -> NamedSharding:
-    return NamedSharding(self.mesh, PartitionSpec(None, AXIS))
+  def _places(self) -> Members:
+    specs = PartitionSpec(None, AXIS), PartitionSpec()
+    return _of_members(*(NamedSharding(self.mesh, spec) for spec in specs))
 
   def _table(self, num_settings: int, *first: tuple) -> Members:
     """Rows of what each seed begins with, in which all columns are equal."""
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *first)
     initial = jax.vmap(self._members)(stacked)
-    return jax.tree.map(
+    table = jax.tree.map(
       lambda a: jnp.repeat(a[:, None], num_settings, axis=1), initial
     )
+    return table._replace(heard=self._unheard())
 
   def _initial(self, seed: int) -> tuple[Weights, Weights]:
     """The student of a seed, and what is trained beside it."""
     config = self._config.copy_and_resolve_references()
     config.seed = seed
-    _, params, rest = models.split(task.build(config, self._dataset))
+    _, params, rest = models.split(networks.build(config, self._dataset))
     return Weights(params, rest), self._outline(seed).aids(seed)
 
   def _outline(self, seed: int) -> lesson.Outline:
@@ -175,11 +195,29 @@ class Program:
       self._settings, steps_per_epoch=self._task.steps_per_epoch
     )
     created = state.create(
-      *weights, update, ema_decay=self._settings.ema_decay, aids=aids
+      *weights,
+      update,
+      ema_decay=self._settings.ema_decay,
+      aids=aids,
+      carries=Carries(self._begin(self._task.student, weights)),
     )
     return Members(
-      created, weights, jnp.full((), -1, jnp.int32), jnp.zeros((), jnp.int32)
+      created,
+      weights,
+      jax.tree.map(jnp.asarray, NOTHING),
+      jnp.zeros((), jnp.int32),
     )
+
+  def _unheard(self) -> PyTree:
+    """What the teacher remembers before the first step."""
+    if self._teacher is None:
+      return ()
+    graphdef, *weights = self._teacher
+    return self._begin(graphdef, Weights(*weights))
+
+  def _begin(self, graphdef: nnx.GraphDef, weights: Weights) -> PyTree:
+    reader = reading.Reader(graphdef, self._task.in_order)
+    return reader.begin(weights, self._task.batch_size)
 
   def _advance(
     self,
@@ -201,27 +239,53 @@ class Program:
       )(order_keys)
 
     def body(carry: tuple) -> tuple:
-      states, order, at = carry
+      (states, heard), order, at = carry
       epoch, position = jnp.divmod(at, self._task.steps_per_epoch)
       order = jax.lax.cond(
         order.epoch[0] == epoch, lambda: order, lambda: orders_of(epoch)
       )
+      rows = order.rows[:, position]
+      said, heard = self._hear(teacher, examples, at, rows[0], heard)
       states = self._over(
-        lambda *seed: self._step(varied, teacher, examples, at, *seed)
-      )(states, stream.rows, order.rows[:, position], step_keys)
-      return states, order, at + 1
+        lambda *seed: self._step(varied, teacher, examples, said, at, *seed)
+      )(states, stream.rows, rows, step_keys)
+      return (states, heard), order, at + 1
 
     first = orders_of(start // self._task.steps_per_epoch)
-    states, _, _ = jax.lax.while_loop(
-      lambda carry: carry[2] < stop, body, (members.state, first, start)
+    begin = (members.state, members.heard), first, start
+    (states, heard), _, _ = jax.lax.while_loop(
+      lambda carry: carry[2] < stop, body, begin
     )
-    return members._replace(state=states)
+    return members._replace(state=states, heard=heard)
+
+  def _hear(
+    self,
+    teacher: Weights | None,
+    examples: Batch,
+    at: jax.Array,
+    rows: jax.Array,
+    heard: PyTree,
+  ) -> tuple[models.Outputs | None, PyTree]:
+    """What a teacher says of a text in order, and what it remembers then.
+
+    All seeds read the same, so it is asked once for them. None where it is not
+    asked, or where it remembers nothing from step to step.
+    """
+    is_asked = teacher is not None and examples.teacher is None
+    if not (self._task.in_order and is_asked):
+      return None, heard
+    begins = at % self._task.steps_per_epoch == 0
+    heard = jax.tree.map(lambda a: jnp.where(begins, 0, a), heard)
+    ready = given.Examples(*resident.take(examples, rows)[:3])
+    said = answers.ask_teacher(self._task, teacher, ready, heard).teacher
+    return said._replace(carry=()), said.carry
 
   def _step(
     self,
     varied: Varied,
     teacher: Weights | None,
     examples: Batch,
+    said: models.Outputs | None,
     at: jax.Array,
     states: State,
     rows: jax.Array,
@@ -230,7 +294,8 @@ class Program:
   ) -> State:
     """One step of the students of one seed."""
     batch = resident.take(examples, rows[chosen])._replace(positions=chosen)
-    ready, dropout_key = answers.prepare(self._task, batch, key, at)
+    ready, dropout_key = given.prepare(self._task, batch, key, at)
+    ready = ready._replace(teacher=said or ready.teacher)
     ready = answers.ask_teacher(self._task, teacher, ready)
 
     def one(before: State, varied: Varied) -> State:
@@ -244,74 +309,12 @@ class Program:
 
     return self._over(one)(states, varied)
 
-  def _task_of(self, varied: Varied) -> answers.Task:
+  def _task_of(self, varied: Varied) -> given.Task:
     settings = overlaid(self._settings, varied)
     update = optimizer.make(
       settings, steps_per_epoch=self._task.steps_per_epoch
     )
     return dataclasses.replace(self._task, settings=settings, optimizer=update)
-
-  def _evaluate(
-    self, weights: Weights, inputs: jax.Array, labels: jax.Array
-  ) -> Totals:
-    """Counts batches of inputs `[n, B, ...]` and labels `[n, B]`."""
-
-    def of_batch(batch: tuple) -> Totals:
-      inputs, labels = batch
-      inputs = self._task.normalise(inputs)
-      is_example = labels != data.PADDING
-      safe = jnp.where(is_example, labels, 0)
-
-      def one(weights: Weights) -> Totals:
-        logits = self._logits(weights, inputs)
-        correct = is_example & (jnp.argmax(logits, -1) == labels)
-        nats = jnp.where(is_example, losses.cross_entropy(logits, safe), 0.0)
-        return Totals(jnp.sum(correct), jnp.sum(nats))
-
-      return self._over(self._over(one))(weights)
-
-    counted = jax.lax.map(of_batch, (inputs, labels))
-    return jax.tree.map(lambda t: jnp.sum(t, 0), counted)
-
-  def _factors(
-    self,
-    weights: Weights,
-    varied: Varied,
-    teacher: Weights | None,
-    inputs: jax.Array,
-    labels: jax.Array,
-    teacher_logits: jax.Array | None,
-  ) -> jax.Array:
-    """Rescaling factors `[S, H, N]` of each student's loss on `N` examples."""
-    class_weights = mentor = None
-    if teacher is not None:
-      class_weights = answers.class_weights(self._task, teacher)
-      mentor = models.Outputs(teacher_logits, {})
-    epoch = jnp.asarray(self._settings.num_epochs, jnp.float32)
-
-    def one(weights: Weights, varied: Varied) -> jax.Array:
-      settings = overlaid(self._settings, varied)
-      logits = jax.lax.map(
-        lambda x: self._logits(weights, self._task.normalise(x)), inputs
-      )
-      logits = logits.reshape(-1, logits.shape[-1])[: len(labels)]
-
-      def total(logits: jax.Array) -> jax.Array:
-        student = models.Outputs(logits, {})
-        exchange = Exchange(student, mentor, class_weights, labels, epoch)
-        return jnp.sum(self._task.loss(exchange, settings))
-
-      gradient = jax.grad(total)(logits)
-      return rescaling.rescaling_factor_from(gradient, logits, labels)
-
-    def of_seed(weights: Weights) -> jax.Array:
-      return jax.lax.map(lambda pair: one(*pair), (weights, varied))
-
-    return jax.lax.map(of_seed, weights)
-
-  def _logits(self, weights: Weights, inputs: jax.Array) -> jax.Array:
-    outputs, _ = models.apply(self._task.student, *weights, inputs, train=False)
-    return outputs.logits
 
   def _jit(
     self,
@@ -329,6 +332,11 @@ class Program:
       check_vma=False,
     )
     return jax.jit(mapped, **options)
+
+
+def _of_members(columns: Any, whole: Any) -> Members:  # noqa: ANN401
+  """Members with one thing for all that has columns, and one for the rest."""
+  return Members(columns, columns, columns, columns, whole)
 
 
 def _one_after_the_other(function: Callable) -> Callable:

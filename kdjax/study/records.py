@@ -1,10 +1,12 @@
 """What became of each student: `runs.jsonl`, one line a student."""
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdjax.study import scores
 from kdjax.study.arms import Trial
 from kdjax.study.population import Outcome
 from kdjax.train.files import write_whole
@@ -74,7 +76,7 @@ def make(
     scenario: what names the scenario, by dotted key.
     sets: all that it sets.
     content: identifies the data.
-    teacher: its accuracies, or None.
+    teacher: its scores, or None.
 
   Returns:
     Plain data; `config` is what `kdjax.main` needs to train the same student.
@@ -124,10 +126,11 @@ def missing(
 
 
 def best_trials(rows: Iterable[Record], trials: Iterable[Trial]) -> list[Trial]:
-  """Returns, for each arm, the trial with the best mean dev accuracy.
+  """Returns, for each arm, the trial with the best mean score on dev.
 
-  A trial of which a student diverged is taken only if there is no other; of
-  equals the first is.
+  That is the highest accuracy, or the lowest cross-entropy of a text. A trial
+  of which a student diverged is taken only if there is no other; of equals the
+  first is.
 
   Args:
     rows: of the search in one scenario.
@@ -143,8 +146,11 @@ def best_trials(rows: Iterable[Record], trials: Iterable[Trial]) -> list[Trial]:
   def merit(trial: Trial) -> tuple[bool, float]:
     students = found[trial.arm.name, trial.index]
     sound = all(row['diverged_at'] is None for row in students)
-    total = sum(row['metrics']['dev_accuracy'] for row in students)
-    return sound, total / len(students)
+    total = sum(
+      scores.of_metrics(row['metrics']).merit(row['metrics'], 'dev')
+      for row in students
+    )
+    return sound, -math.inf if math.isnan(total) else total / len(students)
 
   best: dict[str, Trial] = {}
   for trial in trials:

@@ -73,6 +73,7 @@ def run(
     session = Session(sharding.make_mesh(), reporter, interrupts, watchdog)
     with watchdog.paused():
       workdirs.check(workdir, config)
+      _check_comparable(places)
       contents = [_content(scenarios.check(x, compared)) for x in places]
     with workdirs.claimed(workdir, config):
       study = _Study(config, places, compared, workdir, session)
@@ -200,7 +201,7 @@ class _Study:
         sets |= {'teacher.num_seeds': 1, 'teacher.others': others}
     with self._session.watchdog.paused():
       where = scene.make(place.config, dataset, mentor, self._mesh)
-      scores = mentor and scene.teacher_scores(where, self._mesh)
+      scores = mentor and scene.teacher_scores(where)
     return _Stage(where, sets, scores, _content(dataset))
 
   def _teacher(
@@ -231,6 +232,16 @@ class _Stage(NamedTuple):
 
 def _content(dataset: data.Dataset) -> str:
   return dataset.fingerprint()[:16]
+
+
+def _check_comparable(places: Sequence[Scenario]) -> None:
+  """Raises `ValueError` for texts beside other data."""
+  names = list(dict.fromkeys(place.config.dataset.name for place in places))
+  if len({data.is_text(name) for name in names}) > 1:
+    raise ValueError(
+      f'config.study.scenarios has the data sets {", ".join(names)}: '
+      f'perplexities and accuracies do not go into one table'
+    )
 
 
 def _check_one_host() -> None:

@@ -83,6 +83,8 @@ def check(place: Scenario, compared: Sequence[Arm]) -> data.Dataset:
   dataset = experiment.load(place.config)
   scene.check(dataset)
   _check_search(place.config, dataset)
+  if dataset.text:
+    _check_draws(place.config, compared)
   one = sharding.make_mesh(devices=jax.devices()[:1])
   for arm in compared:
     # The trials of an arm differ in numbers alone, whose ranges are checked.
@@ -129,6 +131,16 @@ def _check_teachers(config: ConfigDict) -> None:
     raise ValueError(
       f'config.teacher.average={c.average!r}: in a study several teachers are '
       f"averaged by 'logits'"
+    )
+
+
+def _check_draws(config: ConfigDict, compared: Sequence[Arm]) -> None:
+  """Students share the teacher's answers, but each would draw of its own."""
+  draws = [arm.name for arm in compared if arm.method == 'kd_sampled']
+  if draws and config.teacher.precompute_logits:
+    raise ValueError(
+      f'arm {draws[0]!r}: in a study on a text kd_sampled draws anew in every '
+      f'step, as a run does with config.teacher.precompute_logits=False: set it'
     )
 
 

@@ -5,15 +5,25 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
 from kdjax import data, models
-from kdjax.study.program import AXIS, Stream
-from kdjax.train import experiment, feeds, predictions, sharding
-from kdjax.train.answers import Batch
-from kdjax.train.state import Network, Weights
+from kdjax.study import scores
+from kdjax.study.members import AXIS, Stream
+from kdjax.train import (
+  evaluate,
+  experiment,
+  feeds,
+  networks,
+  predictions,
+  reading,
+  sharding,
+)
+from kdjax.train.given import Batch
+from kdjax.train.state import Network, PyTree, Weights
 
 Batches = tuple[jax.Array, jax.Array]
 
@@ -26,9 +36,10 @@ class Scene(NamedTuple):
     dataset: its data.
     teacher: trained, or None.
     examples: the training set.
-    dev: batches of inputs `[n, B, ...]` and of labels `[n, B]`.
+    dev: batches of inputs `[n, B, ...]` and of labels `[n, B]`; of a text
+      streams of rows, `[n, B, T]` each.
     test: likewise.
-    dev_logits: the teacher's, `[N, K]`, or None.
+    dev_logits: the teacher's, `[N, K]`, or None, as for a text.
   """
 
   config: ConfigDict
@@ -45,9 +56,9 @@ class Scene(NamedTuple):
     return self.teacher and Weights(self.teacher.params, self.teacher.rest)
 
   @property
-  def dev_labels(self) -> np.ndarray:
-    """`[N]`, without padding."""
-    return self.dataset.dev.labels
+  def dev_labels(self) -> np.ndarray | jax.Array:
+    """`[N]`, without padding; of a text those of the streams."""
+    return self.dev[1] if self.dataset.text else self.dataset.dev.labels
 
   def alone(self) -> 'Scene':
     """The same without a teacher."""
@@ -96,65 +107,124 @@ def make(
       params=jax.device_put(teacher.params, everywhere),
       rest=jax.device_put(teacher.rest, everywhere),
     )
-    predict = _predictor(config, dataset, teacher, mesh)
-    weights = Weights(teacher.params, teacher.rest)
-    dev_logits = predict(
-      weights, sharding.place(dataset.dev.inputs, everywhere)
-    )
-    if feeds.precomputes(config):
-      said = models.Outputs(predict(weights, examples.inputs), {})
+    said, dev_logits = _answers(config, dataset, teacher, mesh, examples)
   return Scene(
     config=config,
     dataset=dataset,
     teacher=teacher,
     examples=examples._replace(teacher=said),
-    dev=_batches(config, dataset.dev, everywhere),
-    test=_batches(config, dataset.test, everywhere),
+    dev=_batches(config, dataset, 'dev', mesh),
+    test=_batches(config, dataset, 'test', mesh),
     dev_logits=dev_logits,
   )
 
 
-def teacher_scores(where: Scene, mesh: Mesh) -> dict[str, Any]:
-  """Returns how good the teacher is, and how large.
-
-  Args:
-    where: a scene with a teacher.
-    mesh: the devices.
-
-  Returns:
-    `dev_accuracy`, `test_accuracy` and `num_params`.
-  """
-  predict = _predictor(where.config, where.dataset, where.teacher, mesh)
-  found = {}
-  for name in ('dev', 'test'):
-    split = getattr(where.dataset, name)
-    inputs = sharding.place(split.inputs, sharding.replicated(mesh))
-    logits = np.asarray(predict(where.teacher_weights, inputs))
-    answers = np.argmax(logits, axis=-1)
-    found[f'{name}_accuracy'] = float(np.mean(answers == split.labels))
-  return found | {'num_params': models.num_params(where.teacher.params)}
-
-
-def _predictor(
-  config: ConfigDict, dataset: data.Dataset, teacher: Network, mesh: Mesh
-) -> Callable[[Weights, jax.Array], jax.Array]:
-  return predictions.make_predict(
+def _answers(
+  config: ConfigDict,
+  dataset: data.Dataset,
+  teacher: Network,
+  mesh: Mesh,
+  examples: Batch,
+) -> tuple[models.Outputs | None, jax.Array | None]:
+  """What the teacher says of the training set, if it is asked once, and dev."""
+  weights = Weights(teacher.params, teacher.rest)
+  said = None
+  if dataset.text:
+    if feeds.precomputes(config):
+      ask = _asks_text(config, dataset, teacher, mesh)
+      size = _num_bytes(jax.eval_shape(ask, weights, examples.inputs))
+      if size <= config.teacher.precompute_megabytes * 2**20:
+        said = ask(weights, examples.inputs)
+    return said, None
+  predict = predictions.make_predict(
     teacher.graphdef,
     normalise=feeds.normaliser(dataset),
     batch_size=config.eval_batch_size,
     mesh=mesh,
   )
+  dev = sharding.place(dataset.dev.inputs, sharding.replicated(mesh))
+  dev_logits = predict(weights, dev)
+  if feeds.precomputes(config):
+    said = models.Outputs(predict(weights, examples.inputs), {})
+  return said, dev_logits
+
+
+def _asks_text(
+  config: ConfigDict, dataset: data.Dataset, teacher: Network, mesh: Mesh
+) -> Callable[[Weights, jax.Array], models.Outputs]:
+  """From weights and all rows to logits, read as in a training."""
+  reader = reading.Reader(teacher.graphdef, networks.reads_in_order(dataset))
+
+  def ask(weights: Weights, rows: jax.Array) -> models.Outputs:
+    missing = 0 if reader.in_order else -len(rows) % config.batch_size
+    found = reading.answers(
+      reader,
+      weights,
+      jnp.pad(rows, ((0, missing), (0, 0))),
+      batch_size=config.batch_size,
+      keep=lambda outputs, _: models.Outputs(outputs.logits, {}),
+    )
+    return found._replace(logits=found.logits[: len(rows)])
+
+  return jax.jit(ask, out_shardings=sharding.replicated(mesh))
+
+
+def _num_bytes(tree: PyTree) -> int:
+  return sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(tree))
+
+
+def teacher_scores(where: Scene) -> dict[str, Any]:
+  """Returns how good the teacher is, and how large.
+
+  Args:
+    where: a scene with a teacher.
+
+  Returns:
+    `dev_accuracy` and `test_accuracy`, or perplexities; and `num_params`.
+  """
+  score, found = scores.of_data(where.dataset), {}
+  mesh = sharding.make_mesh()  # as a run evaluates
+  weights = jax.device_put(where.teacher_weights, sharding.replicated(mesh))
+  for name in ('dev', 'test'):
+    count = networks.evaluator(
+      where.teacher.graphdef,
+      getattr(where.dataset, name),
+      where.config,
+      where.dataset,
+      mesh,
+    )
+    totals = evaluate.scores(count(weights))
+    found[f'{name}_{score.name}'] = score.of(
+      totals['accuracy'], totals['cross_entropy'], 1
+    )
+  return found | {'num_params': models.num_params(where.teacher.params)}
 
 
 def _batches(
-  config: ConfigDict, split: data.Split, everywhere: jax.sharding.Sharding
+  config: ConfigDict, dataset: data.Dataset, name: str, mesh: Mesh
 ) -> Batches:
+  split, everywhere = getattr(dataset, name), sharding.replicated(mesh)
   size = min(config.eval_batch_size, len(split.labels))
+  if dataset.text:
+    # As many streams as a run on these devices reads.
+    size = -(-size // mesh.size) * mesh.size
   arrays = sharding.place(tuple(split[:2]), everywhere)
-  return jax.jit(
-    lambda arrays: predictions.in_batches(arrays, size),
-    out_shardings=everywhere,
-  )(arrays)
+  cut = _in_streams if dataset.text else predictions.in_batches
+  return jax.jit(lambda arrays: cut(arrays, size), out_shardings=everywhere)(
+    arrays
+  )
+
+
+def _in_streams(arrays: tuple, size: int) -> tuple:
+  """`[n, B, T]` each; there is nothing to predict in rows that are added."""
+  inputs, labels = arrays
+  missing = (0, -len(labels) % size), (0, 0)
+  filled = (
+    jnp.pad(inputs, missing),
+    jnp.pad(labels, missing, constant_values=data.PADDING),
+  )
+  rows = reading.streams(len(filled[0]), size)
+  return tuple(a[rows] for a in filled)
 
 
 def stream(
@@ -185,7 +255,7 @@ def stream(
     rows.append(experiment.transfer_set(own, positions).inputs)
   everywhere = sharding.replicated(mesh)
   keys = jax.jit(
-    lambda: jax.numpy.stack([feeds.run_key(seed) for seed in seeds]),
+    lambda: jnp.stack([feeds.run_key(seed) for seed in seeds]),
     out_shardings=everywhere,
   )()
   return Stream(keys, sharding.place(np.stack(rows), everywhere))

@@ -6,6 +6,8 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kdjax.study import scores
+from kdjax.study.scores import Score
 from kdjax.study.statistics import (
   Paired,
   Spread,
@@ -22,7 +24,9 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Row:
-  """An arm in a scenario, over seeds; accuracies are fractions.
+  """An arm in a scenario, over seeds.
+
+  Its score is an accuracy, a fraction, or the perplexity of a text.
 
   Attributes:
     scenario: dotted configuration keys that the study varies, and their values.
@@ -32,17 +36,20 @@ class Row:
     settings: what the search chose.
     trial: which trial of the search that was.
     num_params: parameters of the student.
-    teacher: `dev_accuracy`, `test_accuracy` and `num_params`, or None.
-    dev: dev accuracy after the last step.
-    test: test accuracy after the last step.
-    best: test accuracy at the checkpoint that is best on dev.
+    teacher: its scores, as `dev_accuracy` and `test_accuracy`, and
+      `num_params`; or None.
+    dev: the score on dev after the last step.
+    test: the score on test after the last step.
+    best: the score on test at the checkpoint that is best on dev.
     gain_over_ce: test accuracy after the last step, less that of the arm 'ce'
-      with the same seed; None for 'ce', or if there is no pair.
+      with the same seed; of a text the cross-entropy of that arm in nats, less
+      this one's; None for 'ce', or if there is no pair.
     gain_over_kd: the same, of the arm 'kd'.
     adjusted_p: p value of the gain over CE, after Holm over the arms of the
       scenario; NaN if there is none.
     significant: whether the gain over CE is positive and `adjusted_p` < 0.05.
     diverged: students that diverged; they count with their last finite weights.
+    score: what it is.
   """
 
   scenario: dict[str, Any]
@@ -61,6 +68,7 @@ class Row:
   adjusted_p: float
   significant: bool
   diverged: int
+  score: Score = scores.ACCURACY
 
 
 def summarise(records: Iterable[Record]) -> list[Row]:
@@ -160,14 +168,14 @@ def text(value: Any, *, digits: int = 6) -> str:  # noqa: ANN401
 
 def _scenario_rows(arms: list[list[Record]]) -> list[Row]:
   """Rows of the arms of one scenario, which are tested together."""
-  scores = {students[0]['arm']: _scores(students) for students in arms}
-  gains = {arm: _gain(scores, arm, 'ce') for arm in scores}
+  merits = {students[0]['arm']: _merits(students) for students in arms}
+  gains = {arm: _gain(merits, arm, 'ce') for arm in merits}
   adjusted = holm([g.p_value if g else math.nan for g in gains.values()])
   return [
     _row(
       students,
       gain_over_ce=gain,
-      gain_over_kd=_gain(scores, arm, 'kd'),
+      gain_over_kd=_gain(merits, arm, 'kd'),
       adjusted_p=p_value,
     )
     for students, (arm, gain), p_value in zip(
@@ -176,8 +184,8 @@ def _scenario_rows(arms: list[list[Record]]) -> list[Row]:
   ]
 
 
-def _scores(students: list[Record]) -> dict[int, float]:
-  """Test accuracy by seed."""
+def _merits(students: list[Record]) -> dict[int, float]:
+  """What is compared on test, higher is better, by seed."""
   of = f'arm {students[0]["arm"]!r} in scenario {students[0]["scenario"]}'
   seeds = [student['seed'] for student in students]
   trials = sorted({student['trial'] for student in students})
@@ -185,21 +193,22 @@ def _scores(students: list[Record]) -> dict[int, float]:
     raise ValueError(f'{of} has seeds {seeds}; a seed may occur once')
   if len(trials) > 1:
     raise ValueError(f'{of} has trials {trials}; one of them can be chosen')
-  return {s['seed']: s['metrics']['test_accuracy'] for s in students}
+  score = scores.of_metrics(students[0]['metrics'])
+  return {s['seed']: score.merit(s['metrics'], 'test') for s in students}
 
 
 def _gain(
-  scores: Mapping[str, Mapping[int, float]], arm: str, other: str
+  merits: Mapping[str, Mapping[int, float]], arm: str, other: str
 ) -> Paired | None:
   """What an arm gains over another with the seeds that both have."""
-  if arm == other or other not in scores:
+  if arm == other or other not in merits:
     return None
-  seeds = [seed for seed in scores[arm] if seed in scores[other]]
+  seeds = [seed for seed in merits[arm] if seed in merits[other]]
   if not seeds:
     return None
   return paired_difference(
-    [scores[arm][seed] for seed in seeds],
-    [scores[other][seed] for seed in seeds],
+    [merits[arm][seed] for seed in seeds],
+    [merits[other][seed] for seed in seeds],
   )
 
 
@@ -212,6 +221,7 @@ def _row(
 ) -> Row:
   first = students[0]
   metrics = [student['metrics'] for student in students]
+  score = scores.of_metrics(metrics[0])
   wins = gain_over_ce is not None and gain_over_ce.mean > 0
   return Row(
     scenario=dict(first['scenario']),
@@ -222,14 +232,15 @@ def _row(
     trial=first['trial'],
     num_params=first['num_params'],
     teacher=_teacher([student['teacher'] for student in students]),
-    dev=spread([m['dev_accuracy'] for m in metrics]),
-    test=spread([m['test_accuracy'] for m in metrics]),
-    best=spread([m['best']['test_accuracy'] for m in metrics]),
+    dev=spread([score.value(m, 'dev') for m in metrics]),
+    test=spread([score.value(m, 'test') for m in metrics]),
+    best=spread([score.value(m['best'], 'test') for m in metrics]),
     gain_over_ce=gain_over_ce,
     gain_over_kd=gain_over_kd,
     adjusted_p=adjusted_p,
     significant=wins and adjusted_p < LEVEL,
     diverged=sum(s['diverged_at'] is not None for s in students),
+    score=score,
   )
 
 

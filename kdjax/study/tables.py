@@ -8,6 +8,7 @@ from csv import DictWriter
 from io import StringIO
 from typing import Any
 
+from kdjax.study.scores import Score
 from kdjax.study.statistics import Paired, Spread
 from kdjax.study.summary import (
   LEVEL,
@@ -42,7 +43,8 @@ def markdown(rows: Sequence[Row], *, title: str, note: str = '') -> str:
   parts += [note] if note else []
   if not rows:
     return '\n\n'.join([*parts, 'No student is finished.']) + '\n'
-  parts += ['Test accuracy after the last step (%):']
+  score = rows[0].score
+  parts += [f'{score.titled(f"Test {score.name} after the last step")}:']
   parts += [_overview(scenarios, names)]
   for arms, name in zip(scenarios, names, strict=True):
     parts += [f'## {_plain(name) or "By arm"}', _networks(arms), _details(arms)]
@@ -58,8 +60,8 @@ def csv(rows: Sequence[Row]) -> str:
     rows: of `summarise`.
 
   Returns:
-    A header and lines; accuracies and gains are fractions, a list is JSON, and
-    what is not known is empty.
+    A header and lines; accuracies and gains are fractions, gains of a text
+    differences in nats, a list is JSON, and what is not known is empty.
   """
   lines = [_flat(row) for row in rows]
   scenario_keys = [key for row in rows for key in row.scenario]
@@ -89,7 +91,8 @@ def _flat(row: Row) -> dict[str, Any]:
     'diverged': row.diverged,
     'num_params': row.num_params,
   }
-  for key in ('dev_accuracy', 'test_accuracy', 'num_params'):
+  name = row.score.name
+  for key in (f'dev_{name}', f'test_{name}', 'num_params'):
     line[f'teacher.{key}'] = (row.teacher or {}).get(key)
   for name in ('dev', 'test', 'best'):
     value = getattr(row, name)
@@ -120,24 +123,26 @@ def _overview(scenarios: Sequence[Sequence[Row]], names: Sequence[str]) -> str:
     [_plain(arm), *(column.get(arm, _NOTHING) for column in cells)]
     for arm in arms
   ]
-  teachers = [_teacher_accuracy(arms) for arms in scenarios]
+  teachers = [_teacher_score(arms) for arms in scenarios]
   if any(teachers):
     lines.append(['teacher', *(x or _NOTHING for x in teachers)])
-  header = ['arm', *(_plain(name) or 'test (%)' for name in names)]
+  test = scenarios[0][0].score.titled('test')
+  header = ['arm', *(_plain(name) or test for name in names)]
   return _table(header, lines)
 
 
 def _result(row: Row, *, bold: bool) -> str:
-  cell = _spread(row.test)
+  cell = _spread(row.test, row.score)
   if bold:
     cell = f'**{cell}**'
   return f'{cell} {_DIVERGED}' if row.diverged else cell
 
 
-def _teacher_accuracy(arms: Sequence[Row]) -> str:
-  """In %, or the range of several teachers."""
-  known = [row.teacher['test_accuracy'] for row in arms if row.teacher]
-  return _range([f'{100 * x:.2f}' for x in sorted(known)])
+def _teacher_score(arms: Sequence[Row]) -> str:
+  """On test, or the range of several teachers."""
+  score = arms[0].score
+  known = [score.value(row.teacher, 'test') for row in arms if row.teacher]
+  return _range([f'{score.shown(x):.2f}' for x in sorted(known)])
 
 
 def _range(texts: Sequence[str]) -> str:
@@ -154,28 +159,32 @@ def _networks(arms: Sequence[Row]) -> str:
   if not teachers:
     return f'{line}.'
   sizes = _range([f'{x:,}' for x in sorted(t['num_params'] for t in teachers)])
-  accuracy = _teacher_accuracy(arms)
-  return f'{line}, the teacher {sizes} and a test accuracy of {accuracy} %.'
+  score = arms[0].score
+  reached = ' '.join([_teacher_score(arms), score.unit]).strip()
+  return f'{line}, the teacher {sizes} and a test {score.name} of {reached}.'
 
 
 def _details(arms: Sequence[Row]) -> str:
   """All of one scenario; a gain that no arm has gets no column."""
   keys = short_keys(key for row in arms for key in row.settings)
+  score = arms[0].score
   columns = {
     'arm': [_plain(row.arm) for row in arms],
     'setting': [
       _plain(describe(row.settings, keys, digits=3)) or _NOTHING for row in arms
     ],
-    'dev (%)': [_spread(row.dev) for row in arms],
-    'test (%), last': [_result(row, bold=False) for row in arms],
-    'test (%), best on dev': [_spread(row.best) for row in arms],
+    score.titled('dev'): [_spread(row.dev, score) for row in arms],
+    f'{score.titled("test")}, last': [_result(row, bold=False) for row in arms],
+    f'{score.titled("test")}, best on dev': [
+      _spread(row.best, score) for row in arms
+    ],
   }
   for name, gains in (
     ('gain over CE', [row.gain_over_ce for row in arms]),
     ('gain over KD', [row.gain_over_kd for row in arms]),
   ):
     if any(gains):
-      columns[f'{name} [95 %]'] = [_gain(gain) for gain in gains]
+      columns[f'{name} [95 %]'] = [_gain(gain, score) for gain in gains]
   return _table(
     list(columns), list(zip(*columns.values(), strict=True)), names=2
   )
@@ -197,24 +206,23 @@ def _divergences(arms: Sequence[Row]) -> list[str]:
 
 def _explanation(rows: Sequence[Row]) -> str:
   """What the numbers are."""
+  score = rows[0].score
   counts = sorted(row.test.count for row in rows)
   seeds = _range([str(count) for count in counts])
   if counts == [1] * len(counts):
-    parts = ['Accuracies are of one seed, which says nothing of their scatter.']
+    parts = [
+      f'{score.plural.capitalize()} are of one seed, which says nothing of'
+      ' their scatter.'
+    ]
   else:
     parts = [
-      f'Accuracies are mean ± sample standard deviation over {seeds} seeds;'
-      ' *last* is after the last step, *best on dev* at the checkpoint with the'
-      ' highest dev accuracy.'
+      f'{score.plural.capitalize()} are mean ± sample standard deviation over'
+      f' {seeds} seeds; *last* is after the last step, *best on dev* at the'
+      f' checkpoint with the {score.best} dev {score.name}.'
     ]
   gains = [row.gain_over_ce for row in rows if row.gain_over_ce]
   if gains or any(row.gain_over_kd for row in rows):
-    parts.append(
-      'Gains are in points of test accuracy after the last step, over the'
-      ' student of CE or KD with the same seed, hence the same data order and'
-      " the same initial weights, with 95 % intervals of Student's t on the"
-      ' paired differences.'
-    )
+    parts.append(score.gains)
   if not gains:
     parts.append('Without an arm ce to compare with, nothing is bold.')
   elif not any(math.isfinite(gain.p_value) for gain in gains):
@@ -230,18 +238,16 @@ def _explanation(rows: Sequence[Row]) -> str:
   return ' '.join(parts)
 
 
-def _spread(value: Spread) -> str:
-  """In %."""
-  mean, std = (_number(100 * x, '.2f') for x in (value.mean, value.std))
+def _spread(value: Spread, score: Score) -> str:
+  mean, std = (_number(score.shown(x), '.2f') for x in (value.mean, value.std))
   return f'{mean} ± {std}'
 
 
-def _gain(gain: Paired | None) -> str:
-  """In points."""
+def _gain(gain: Paired | None, score: Score) -> str:
   if gain is None:
     return _NOTHING
   mean, low, high = (
-    _number(100 * x, '+z.2f') for x in (gain.mean, gain.low, gain.high)
+    _number(score.gain(x), '+z.2f') for x in (gain.mean, gain.low, gain.high)
   )
   return f'{mean} [{_NOTHING if gain.count == 1 else f"{low}, {high}"}]'
 

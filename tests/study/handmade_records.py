@@ -56,6 +56,31 @@ def record(method='ce', *, test=0.5, seed=0, fixed=None, **other):
   } | other
 
 
+def of_text(student):
+  """The same student, of a text: its accuracies become perplexities.
+
+  What had p of the answers right has a perplexity of 10/p.
+  """
+
+  def perplexities(metrics):
+    found = {}
+    for key, value in sorted(metrics.items(), reverse=True):
+      split, _, name = key.partition('_')
+      if name != 'accuracy':
+        found[key] = value
+        continue
+      values = 10 / np.asarray(value)
+      found[f'{split}_perplexity'] = values.tolist()
+      found[f'{split}_cross_entropy'] = np.log(values).tolist()
+    return found
+
+  metrics = perplexities(student['metrics'])
+  for key in ('best', 'curve'):
+    metrics[key] = perplexities(metrics[key])
+  teacher = student['teacher'] and perplexities(student['teacher'])
+  return student | {'metrics': metrics, 'teacher': teacher}
+
+
 def records(tests, **other):
   """Students of arms without anything fixed, given `{method: accuracies}`."""
   return [

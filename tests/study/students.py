@@ -11,7 +11,7 @@ from kdjax.study import config as configuration
 from kdjax.study import members, scene
 from kdjax.study.config import override
 from kdjax.study.population import Outcome, Trainer
-from kdjax.train import experiment, sharding, task
+from kdjax.train import experiment, networks, sharding, task
 from kdjax.train.state import Network, State
 from kdjax.train.watchdog import Watchdog
 
@@ -48,7 +48,7 @@ class World(NamedTuple):
 
   def logits(self, config, weights, split):
     """What a student says of a split."""
-    graphdef = task.shapes(config, self.dataset).graphdef
+    graphdef = networks.shapes(config, self.dataset).graphdef
     inputs = data.normalise(split.inputs, self.dataset.mean, self.dataset.std)
     return models.apply(graphdef, *weights, inputs, train=False)[0].logits
 

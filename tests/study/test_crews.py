@@ -6,6 +6,7 @@ import types
 import numpy as np
 import pytest
 from students import SEEDS, assert_same, changed
+from texts import make_text_config, make_text_world
 
 from kdjax import data
 from kdjax.study import arms, groups, memory, scene
@@ -96,7 +97,7 @@ def test_other_losses_and_other_data_need_other_programs(uncompiled, where):
     program(uncompiled, where._replace(dataset=scaled)),
   ]
   assert len({id(p) for p in found}) == len(found)
-  assert program(uncompiled, where, 'kd_pt', 'kd_topk') is found[0]
+  assert program(uncompiled, where, 'kd_pt', 'kd') is found[0]
 
 
 def test_a_memory_is_of_the_classes_that_its_students_see(uncompiled, where):
@@ -167,6 +168,29 @@ def test_students_with_convolutions_go_the_faster_way(
   assert program(uncompiled, where) is one[faster]
   assert one['vmap'].has_convolutions
   assert tried == [(1, 1, 8), (1, 1, 8)]
+
+
+def test_students_that_read_go_the_faster_way(mesh, uncompiled, monkeypatch):
+  world = make_text_world('contiguous')
+  c = override(make_text_config(), {'study.over_members': 'auto'})
+  where = world.scene(c, mesh)
+  in_turn = program(uncompiled, changed(where, {'study.over_members': 'scan'}))
+  monkeypatch.setattr(
+    Crews, '_measure', lambda self, crew: float(crew.program is not in_turn)
+  )
+  assert program(uncompiled, where) is in_turn
+
+
+def test_how_a_text_is_cut_needs_another_program(mesh, uncompiled):
+  found = set()
+  for batching in ('contiguous', 'padded', 'packed'):
+    world = make_text_world(batching)
+    rows = slice(0, 28)  # as many of each
+    train = data.Split(*(a[rows] for a in world.dataset.train[:2]))
+    dataset = dataclasses.replace(world.dataset, train=train)
+    where = world._replace(dataset=dataset).scene(make_text_config(), mesh)
+    found.add(id(program(uncompiled, where)))
+  assert len(found) == 3
 
 
 def test_a_few_steps_take_some_time(trainer, whole):

@@ -14,6 +14,7 @@ from kdjax.models import Outputs
 from kdjax.study import family
 
 B, K, D = 6, 7, 4
+MOST = K - 1
 RNG = np.random.default_rng(0)
 TEACHER = RNG.normal(0, 3, (B, K)).astype(np.float32)
 # Ties everywhere: a row is a few whole numbers.
@@ -70,10 +71,10 @@ def exchange(student, teacher=TEACHER):
   )
 
 
-@functools.partial(jax.jit, static_argnames='relates')
-def compiled(student, teacher, c, relates):
+@functools.partial(jax.jit, static_argnames=('relates', 'most'))
+def compiled(student, teacher, c, relates, most=MOST):
   x = exchange(student, teacher)
-  return family.loss(x, types.SimpleNamespace(**c), relates=relates)
+  return family.loss(x, types.SimpleNamespace(**c), relates=relates, most=most)
 
 
 def both(config, *, student=STUDENT, teacher=TEACHER, relates=True):
@@ -183,7 +184,7 @@ def test_eager_jit_and_vmap_over_settings_agree(teacher):
   at_once = jax.vmap(one)(table)
   for config, row in zip(CASES, at_once, strict=True):
     c = types.SimpleNamespace(**numbers(config))
-    eager = family.loss(exchange(STUDENT, teacher), c, relates=True)
+    eager = family.loss(exchange(STUDENT, teacher), c, relates=True, most=MOST)
     jitted = compiled(STUDENT, teacher, vars(c), relates=True)
     np.testing.assert_allclose(jitted, eager, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(row, eager, rtol=1e-5, atol=1e-6)
@@ -213,6 +214,21 @@ def test_switches(name, wanted):
 
 def test_the_family_is_what_one_distribution_can_say():
   of_logits = {n for n, row in methods.METHODS.items() if not row.terms}
-  assert set(NAMES) == of_logits - {'kd_standardised', 'dkd', 'dist'}
+  few = {name for name, row in methods.METHODS.items() if row.sparse}
+  others = {'kd_standardised', 'dkd', 'dist'} | few - {'kd_topk'}
+  assert set(NAMES) == of_logits - others
+
+
+@pytest.mark.parametrize('most', [1, 3, 5])
+def test_no_more_places_are_told_apart_than_any_student_keeps(most):
+  c = numbers(settings('kd_topk', topk=most))
+  found = compiled(STUDENT, TIED, c, relates=False, most=most)
+  wanted = compiled(STUDENT, TIED, c, relates=False)
+  np.testing.assert_array_equal(found, wanted)
+  all_of_them = numbers(settings('kd'))
+  np.testing.assert_array_equal(
+    compiled(STUDENT, TIED, all_of_them, relates=False, most=most),
+    compiled(STUDENT, TIED, all_of_them, relates=False, most=0),
+  )
   with pytest.raises(KeyError):
     family.switches(settings('dkd'), num_classes=K)

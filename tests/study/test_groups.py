@@ -152,29 +152,42 @@ def test_values_that_are_varied_or_switched_are_not_read(two):
 
 
 @pytest.mark.parametrize(
-  ('arm', 'needs_teacher', 'relates'),
+  ('arm', 'needs_teacher', 'relates', 'most'),
   [
-    ('ls', False, False),
-    ('kd', True, False),
-    ('kd_sim', True, True),
-    ('kd_pt_sim mix=0.0', True, False),
-    ('kd_pt_sim mix=0.5', True, True),
-    ('kd_pt_sim_conditional', True, True),
+    ('ls', False, False, 0),
+    ('kd', True, False, 0),
+    ('kd_sim', True, True, 0),
+    ('kd_pt_sim mix=0.0', True, False, 0),
+    ('kd_pt_sim mix=0.5', True, True, 0),
+    ('kd_pt_sim_conditional', True, True, 0),
+    ('kd_topk topk=3', True, False, 3),
+    ('kd_topk topk=5', True, False, 0),  # which is all of them
   ],
 )
 def test_a_group_has_no_more_than_one_of_it_needs(
-  arm, needs_teacher, relates, two
+  arm, needs_teacher, relates, most, two
 ):
   (group,) = split(two, 'ce', arm)
   assert group.needs_teacher == needs_teacher
-  assert group.kind == f'family, relates={relates}'
+  assert group.kind == f'family, relates={relates}, most={most}'
+
+
+def test_an_answer_of_few_classes_has_as_many_for_all_of_a_group(two):
+  """In the family k is a number; elsewhere it is a shape."""
+  arms_of_it = ('kd_topk topk=2', 'kd_topk topk=3', 'kd_topk_bucket topk=3')
+  family, bucket, other = split(two, *arms_of_it, 'kd_topk_bucket')
+  assert family.varied['kept'].tolist() == [2, 2, 3, 3]
+  assert family.kind.endswith('most=3')
+  assert [x.config.topk for x in (bucket, other)] == [3, two.topk]
+  assert not any('topk' in x.varied for x in (bucket, other))
+  assert not any('topk' in x.unread for x in (bucket, other))
 
 
 @pytest.mark.parametrize(
   ('arm', 'kind', 'looks_inside'),
   [
     ("ce also=('kd',)", 'ce', False),  # its T is not the family's
-    ("kd also=('pkt',)", 'family, relates=False', True),
+    ("kd also=('pkt',)", 'family, relates=False, most=0', True),
     ('crd', 'crd', True),
   ],
 )

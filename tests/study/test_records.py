@@ -1,6 +1,7 @@
 """The lines of a study: written whole, read back, and what is made of them."""
 
 import json
+import math
 
 import pytest
 
@@ -178,6 +179,28 @@ def test_the_best_mean_on_dev_is_chosen_for_each_arm():
     row('kd', trial=1, dev=0.7),
   ]
   assert chosen(rows, trials('ce', 2), trials('kd', 2)) == {'ce': 1, 'kd': 0}
+
+
+def test_of_a_text_the_lowest_mean_cross_entropy_is_chosen():
+  """Not the lowest mean perplexity; and a number rather than none."""
+
+  def read(trial, *nats):
+    return [
+      row(trial=trial, seed=seed)
+      | {
+        'metrics': {
+          'dev_perplexity': x and math.exp(x),
+          'dev_cross_entropy': x,
+        }
+      }
+      for seed, x in enumerate(nats)
+    ]
+
+  rows = [*read(0, 2.1, 2.1), *read(1, 1.0, 3.0), *read(2, 0.5, None)]
+  assert chosen(rows, trials('ce', 3)) == {'ce': 1}
+  assert chosen(rows[4:], trials('ce', 3)[2:]) == {'ce': 2}
+  unknown = [*read(0, None, 0.1), *read(1, 9.0, 9.0)]
+  assert chosen(unknown, trials('ce', 2)) == {'ce': 1}
 
 
 def test_of_equals_the_first_is_chosen():

@@ -5,11 +5,13 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from texts import make_text_config, make_text_world
 
 from kdjax import data, models
 from kdjax.study import scene
 from kdjax.study.config import override
-from kdjax.train import experiment, feeds
+from kdjax.train import evaluate, experiment, feeds
+from kdjax.train.state import Weights
 
 
 def of_teacher(world, split):
@@ -82,8 +84,8 @@ def test_there_may_be_no_teacher(vectors, config, mesh):
   assert found.examples.teacher is None
 
 
-def test_how_good_and_how_large_the_teacher_is(where, vectors, mesh):
-  found = scene.teacher_scores(where, mesh)
+def test_how_good_and_how_large_the_teacher_is(where, vectors):
+  found = scene.teacher_scores(where)
   for name in ('dev', 'test'):
     split = getattr(vectors.dataset, name)
     right = np.argmax(of_teacher(vectors, split), -1) == split.labels
@@ -127,3 +129,65 @@ def test_streamed_data_are_refused(vectors):
   streamed = dataclasses.replace(vectors.dataset, train=encoded)
   with pytest.raises(ValueError, match="'made-up' is streamed from disk"):
     scene.check(streamed)
+
+
+@pytest.fixture(scope='module')
+def reading():
+  """A text in order, and how it is studied."""
+  return make_text_world('contiguous'), make_text_config()
+
+
+def test_a_text_is_cut_into_streams(reading, mesh):
+  world, config = reading
+  where = world.scene(config, mesh)
+  split = world.dataset.dev
+  size = len(split.labels)
+  for found, wanted, filling in zip(
+    where.dev, split[:2], (0, data.PADDING), strict=True
+  ):
+    steps, streams, _ = found.shape
+    assert (steps, streams) == (-(-size // 4), 4)
+    rows = np.swapaxes(found, 0, 1).reshape(-1, wanted.shape[1])
+    np.testing.assert_array_equal(rows[:size], wanted)
+    assert (rows[size:] == filling).all()
+  assert where.dev_logits is None
+  assert where.dev_labels is where.dev[1]
+
+
+def test_there_are_streams_for_all_devices(reading, mesh):
+  """As a run on them reads: three would be filled up to four."""
+  world, config = reading
+  where = world.scene(override(config, {'eval_batch_size': 3}), mesh)
+  assert where.dev[1].shape[1] == 4
+
+
+@pytest.mark.parametrize('batching', ['contiguous', 'padded'])
+def test_what_the_teacher_says_of_a_text_is_kept_if_it_fits(batching, mesh):
+  world, config = make_text_world(batching), make_text_config()
+  where = world.scene(config, mesh)
+  rows = world.dataset.train.inputs
+  logits = where.examples.teacher.logits
+  assert logits.shape == (*rows.shape, world.dataset.num_classes)
+  if batching == 'padded':  # to the last row, though it fills no batch
+    said = models.apply(*world.teacher, rows, train=False)[0].logits
+    close(logits, said)
+  else:
+    steps = len(rows) // config.batch_size
+    first = rows[:steps].reshape(1, -1)  # the first stream, in one go
+    said = models.apply(*world.teacher, first, train=False)[0].logits
+    close(logits[:steps].reshape(said.shape), said)
+  config.teacher.precompute_megabytes = 0
+  assert world.scene(config, mesh).examples.teacher is None
+
+
+def test_how_good_the_teacher_of_a_text_is(reading, mesh):
+  world, config = reading
+  found = scene.teacher_scores(world.scene(config, mesh))
+  own = override(config, {'student.widths': (10,)})
+  weights = Weights(*world.teacher[1:])
+  for name in ('dev', 'test'):
+    totals = evaluate.scores(world.evaluator(own, name)(weights))
+    assert found[f'{name}_perplexity'] == pytest.approx(
+      np.exp(totals['cross_entropy']), rel=1e-5
+    )
+  assert set(found) == {'dev_perplexity', 'test_perplexity', 'num_params'}

@@ -152,7 +152,7 @@ def test_what_has_no_data_is_not_drawn():
   rows, looks = _summarised(handmade.study([{CORRELATION: 0.5}]))
   assert gains.by_key(rows, CORRELATION, looks) is None
   assert gains.heat_map(rows) is None
-  assert plots.accuracy_by(rows, 'topk', looks) is None
+  assert plots.score_by(rows, 'topk', looks) is None
   rows, looks = _summarised(handmade.study(GRID, arms=handmade.ARMS[1:]))
   assert gains.by_key(rows, CORRELATION, looks) is None
   assert gains.heat_map(rows) is None
@@ -230,7 +230,7 @@ def test_a_failure_does_not_wash_out_the_colours():
 
 def test_accuracy_by_what_is_fixed():
   rows, looks = _summarised(handmade.study([{'r': 0.1}, {'r': 0.2}], arms=TOPK))
-  figure = plots.accuracy_by(rows, 'topk', looks)
+  figure = plots.score_by(rows, 'topk', looks)
   assert figure.get_suptitle() == 'Test accuracy by topk'
   assert [axes.get_title() for axes in figure.axes] == ['r 0.1', 'r 0.2']
   axes = figure.axes[1]
@@ -262,7 +262,7 @@ def test_a_line_keeps_the_rest_fixed():
   rows, looks = _summarised(
     handmade.study([{}], arms=[*arms, ('kd_sim', {'topk': 2})])
   )
-  (axes,) = plots.accuracy_by(rows, 'topk', looks).axes
+  (axes,) = plots.score_by(rows, 'topk', looks).axes
   assert axes.get_xscale() == 'linear'
   assert list(_lines(axes)) == [
     'kd_sim topk=2',
@@ -393,7 +393,7 @@ def test_labels_do_not_overlap_with_ten_arms_of_long_names():
 def test_ticks_that_are_close_are_not_all_labelled():
   arms = [('ce', {}), *(('kd_topk', {'topk': k}) for k in range(1, 51))]
   rows, looks = _summarised(handmade.study([{}], arms=arms, num_seeds=2))
-  figure = plots.accuracy_by(rows, 'topk', looks)
+  figure = plots.score_by(rows, 'topk', looks)
   figure.draw_without_rendering()
   (axes,) = figure.axes
   assert len(axes.get_xticks()) == 50
@@ -438,3 +438,57 @@ def test_a_figure_that_cannot_be_written(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(OSError, match='file'):
     figures.draw([], [], tmp_path / 'file')
+
+
+def _text_study(scenarios, **options):
+  return [handmade.of_text(x) for x in handmade.study(scenarios, **options)]
+
+
+def test_figures_of_a_text():
+  records = _text_study([{'r': 0.1}, {'r': 0.9}])
+  rows, looks = _summarised(records)
+  (first, _) = gains.by_key(rows, 'r', looks).axes[:1] * 2
+  row = next(row for row in rows if row.arm == 'kd')
+  (line,) = [x for x in first.get_lines() if x.get_label() == 'kd']
+  wanted = [
+    100 * -np.expm1(-x.gain_over_ce.mean) for x in rows if x.arm == row.arm
+  ]
+  np.testing.assert_allclose(line.get_ydata(), wanted)
+  figure = gains.by_key(rows, 'r', looks)
+  assert '% of its perplexity' in figure.get_supylabel()
+  curves = plots.learning_curves(records, looks)
+  assert curves.get_supylabel() == 'dev perplexity, ± one std'
+  (line,) = [x for x in curves.axes[0].get_lines() if x.get_label() == row.arm]
+  ends = [
+    x['metrics']['curve']['dev_perplexity'][-1]
+    for x in records
+    if x['arm'] == row.arm and x['scenario'] == {'r': 0.1}
+  ]
+  assert line.get_ydata()[-1] == pytest.approx(np.mean(ends))
+
+
+def test_perplexity_by_what_is_fixed(tmp_path):
+  rows, looks = _summarised(_text_study([{}], arms=TOPK))
+  figure = plots.score_by(rows, 'topk', looks)
+  assert figure.get_suptitle() == 'Test perplexity by topk'
+  assert figure.get_supylabel() == 'test perplexity, ± one std'
+  records = _text_study([{}], arms=TOPK, num_evals=1)
+  names = [path.name for path in figures.draw(records, rows, tmp_path)]
+  assert 'perplexity_by_topk.png' in names
+  assert not any('accuracy' in name for name in names)
+
+
+def test_perplexities_that_are_no_numbers_are_left_out(tmp_path):
+  """Of one arm in one scenario, then of all students."""
+  for arms in (['kd'], [name for name, _ in handmade.ARMS]):
+    records = _text_study([{'r': 0.1}, {'r': 0.9}])
+    for student in records:
+      if student['arm'] in arms:
+        metrics = student['metrics']
+        for key in ('dev', 'test'):
+          metrics[f'{key}_perplexity'] = None
+          metrics[f'{key}_cross_entropy'] = None
+        metrics['best'] |= {'dev_perplexity': None, 'test_perplexity': None}
+        metrics['curve']['dev_perplexity'] = [None, None]
+    rows, _ = _summarised(records)
+    assert figures.draw(records, rows, tmp_path)

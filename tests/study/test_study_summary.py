@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kdjax.study import summary
+from kdjax.study import scores, summary
 
 CE = [0.40, 0.42, 0.41]
 KD = [0.45, 0.46, 0.47]
@@ -180,3 +180,46 @@ def test_keys_that_end_alike_are_shown_in_full():
     'a.b.weight': 'weight',
     'weight_decay': 'weight_decay',
   }
+
+
+def _of_text(tests):
+  return [handmade.of_text(x) for x in handmade.records(tests)]
+
+
+def test_of_a_text_gains_are_of_cross_entropy():
+  """What has p of the answers right has a perplexity of 10/p."""
+  row = _by_arm(_of_text({'ce': CE, 'kd': KD}))['kd']
+  assert row.score is scores.PERPLEXITY
+  np.testing.assert_allclose(row.test.mean, np.mean(10 / np.array(KD)))
+  np.testing.assert_allclose(row.dev.mean, np.mean(10 / (np.array(KD) + 0.01)))
+  np.testing.assert_allclose(row.best.mean, np.mean(10 / (np.array(KD) + 0.02)))
+  reference = stats.ttest_rel(np.log(KD), np.log(CE))
+  np.testing.assert_allclose(
+    row.gain_over_ce,
+    (
+      np.mean(np.log(KD) - np.log(CE)),
+      *reference.confidence_interval(),
+      reference.pvalue,
+      3,
+    ),
+  )
+  assert row.gain_over_ce.mean > 0
+  assert row.significant
+  assert row.teacher['test_perplexity'] == pytest.approx(10 / 0.6125)
+
+
+def test_a_certain_loss_of_a_text_is_no_win():
+  row = _by_arm(_of_text({'ce': KD, 'kd': [0.1, 0.11, 0.12]}))['kd']
+  assert row.adjusted_p < 0.05
+  assert row.gain_over_ce.mean < 0
+  assert not row.significant
+
+
+def test_a_perplexity_that_is_no_number_is_told_and_no_gain():
+  records = _of_text({'ce': CE, 'kd': KD})
+  for key in ('test_perplexity', 'test_cross_entropy'):
+    records[4]['metrics'][key] = None
+  row = _by_arm(records)['kd']
+  assert math.isnan(row.test.mean)
+  assert math.isnan(row.gain_over_ce.mean)
+  assert not row.significant

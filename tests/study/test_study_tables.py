@@ -250,3 +250,35 @@ def test_tables_end_with_a_line_break():
   for text in (tables.csv(rows), tables.markdown(rows, title='A study')):
     assert text.endswith('\n')
     assert not text.endswith('\n\n')
+
+
+def test_tables_of_a_text():
+  students = handmade.records({'ce': [0.40, 0.42, 0.41], 'kd': [0.5] * 3})
+  rows = summary.summarise([handmade.of_text(x) for x in students])
+  text = tables.markdown(rows, title='A text')
+  assert 'Test perplexity after the last step:' in text
+  assert '| arm | test |' in text
+  assert '| kd | **20.00 ± 0.00** |' in text
+  assert '| teacher | 16.33 |' in text
+  assert 'a test perplexity of 16.33.' in text
+  assert (
+    '| dev | test, last | test, best on dev | gain over CE [95 %] |' in text
+  )
+  nats = math.log(0.5) - sum(math.log(x) for x in (0.40, 0.42, 0.41)) / 3
+  assert f'| +{100 * (1 - math.exp(-nats)):.2f} [+' in text
+  assert 'with the lowest dev perplexity' in text
+  assert '100 · (1 − exp(−d)) %' in text
+  assert 'ccurac' not in text
+  header, _, line = tables.csv(rows).splitlines()
+  found = dict(zip(header.split(','), line.split(','), strict=True))
+  assert float(found['test.mean']) == pytest.approx(20)
+  assert float(found['gain_over_ce.mean']) == pytest.approx(nats)
+  assert float(found['teacher.test_perplexity']) == pytest.approx(10 / 0.6125)
+
+
+def test_a_perplexity_that_is_no_number_is_a_dash():
+  students = [handmade.of_text(handmade.record('ce', seed=i)) for i in (0, 1)]
+  for key in ('test_perplexity', 'test_cross_entropy'):
+    students[0]['metrics'][key] = None
+  text = tables.markdown(summary.summarise(students), title='A text')
+  assert '| ce | — ± — |' in text
