@@ -21,6 +21,11 @@ INSTALL = re.compile(r'^pip install -e \S+( && )?')
 SHORTER = {
   'benchmarks/seeds.py': ['--quick', '--config.num_epochs=20'],
   '--config=experiments/study_synthetic.py': ['--config.quick=True'],
+  '--config=experiments/python_docs_lm_kd.py': [
+    '--config.num_epochs=1',
+    '--config.teacher.num_epochs=1',
+    '--config.teacher.widths=(20,20)',
+  ],
 }
 
 

@@ -63,7 +63,6 @@ def answer(
   Returns:
     The answers.
   """
-  lesson, mask = task.lesson, verdict.mask_of(examples.labels)
   carries = _carries(task, state)
   params = task.gather(trained.params)
   outputs, rest = models.apply(
@@ -73,7 +72,7 @@ def answer(
     examples.inputs,
     train=True,
     key=key,
-    taps=lesson.student_taps,
+    taps=task.lesson.student_taps,
     carry=carries.student,
   )
   mentor, asked = _consult(task, teacher, examples, carries.teacher)
@@ -86,6 +85,7 @@ def answer(
     positions=examples.positions,
     key=jax.random.fold_in(key, _DRAWS),
   )
+  mask = verdict.mask_of(examples.labels)
   if in_blocks(task, examples.labels):
     network = models.merge(task.student, params, rest)
     said = _in_blocks(task, network, mentor, exchange, examples)
@@ -94,24 +94,34 @@ def answer(
       exchange = verdict.blanked(exchange, mask)
     values = _on_logits(task, teacher, task.loss, exchange, examples)
     said = verdict.of(exchange, values, mask)
-  aids = aids_rest = {}
+  added, aids = _added(task, trained, state, teacher, exchange, examples)
+  if task.in_order:
+    heard = asked.carry if asked is not None else ()
+    carries = Carries(outputs.carry, heard or carries.teacher)
+  return Answers(said, added, asked and asked.logits, rest, aids, carries)
+
+
+def _added(
+  task: Task,
+  trained: Trained,
+  state: State,
+  teacher: Weights | None,
+  exchange: Exchange,
+  examples: Examples,
+) -> tuple[dict[str, jax.Array], models.Tree]:
+  """The terms of the loss, and what changes of what helps them."""
+  lesson, found, aids = task.lesson, {}, {}
   if lesson.aids is not None:
-    aids_params = task.gather(trained.aids)
-    aids = models.merge(lesson.aids, aids_params, state.aids.rest)
-  found = {}
+    params = task.gather(trained.aids)
+    aids = models.merge(lesson.aids, params, state.aids.rest)
   for term in lesson.plan:
     if term.pairs:
       found[term.name] = plans.value(term, exchange, task.settings, aids)
     else:
       of_logits = functools.partial(_term, term)
       values = _on_logits(task, teacher, of_logits, exchange, examples)
-      found[term.name] = verdict.mean(values, mask)
-  if lesson.aids is not None:
-    aids_rest = models.split(aids)[2]
-  if task.in_order:
-    heard = asked.carry if asked is not None else ()
-    carries = Carries(outputs.carry, heard or carries.teacher)
-  return Answers(said, found, asked and asked.logits, rest, aids_rest, carries)
+      found[term.name] = verdict.mean(values, exchange.mask)
+  return found, models.split(aids)[2] if lesson.aids is not None else {}
 
 
 def in_blocks(task: Task, labels: jax.Array) -> bool:

@@ -204,7 +204,7 @@ def check(
   Raises:
     ValueError: something does not fit.
   """
-  unused = config.method != 'kd_topk'
+  unused = 'topk' not in methods.get(config.method).reads
   if not (unused and config.topk == configuration.default().topk):
     checks.check_between('config.topk', config.topk, 1, dataset.num_classes)
   task.check(config, transfer, mesh)

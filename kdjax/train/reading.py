@@ -81,7 +81,8 @@ def answers(
 ) -> models.Outputs:
   """Returns what is kept of all that a network says of a split.
 
-  In order, it reads the same streams as a training with this batch size.
+  In order, it reads the same streams as a training with this batch size, and
+  what a training leaves out is left out; else every row is answered.
 
   Args:
     reader: the network.
@@ -91,9 +92,15 @@ def answers(
     keep: maps outputs, and a number of the batch, to what is kept of them.
 
   Returns:
-    `[N, ...]`; zeros for rows that fill no batch.
+    `[N, ...]`; zeros for rows that are left out.
   """
-  rows = streams(len(inputs), batch_size)
+  num_rows = len(inputs)
+  if reader.in_order:
+    rows = streams(num_rows, batch_size)
+  else:
+    num_batches = -(-num_rows // batch_size)
+    rows = jnp.arange(num_batches * batch_size).reshape(-1, batch_size)
+    rows = jnp.minimum(rows, num_rows - 1)
 
   def body(carry: PyTree, batch: tuple) -> tuple[PyTree, models.Outputs]:
     number, chosen = batch
@@ -102,11 +109,13 @@ def answers(
 
   begin = reader.begin(weights, batch_size)
   _, found = jax.lax.scan(body, begin, (jnp.arange(len(rows)), rows))
-  left_out = len(inputs) - rows.size
 
   def in_rows(array: jax.Array) -> jax.Array:
-    ordered = jnp.swapaxes(array, 0, 1).reshape(-1, *array.shape[2:])
-    return jnp.pad(ordered, [(0, left_out)] + [(0, 0)] * (ordered.ndim - 1))
+    if reader.in_order:
+      array = jnp.swapaxes(array, 0, 1)
+    array = array.reshape(-1, *array.shape[2:])[:num_rows]
+    left_out = num_rows - len(array)
+    return jnp.pad(array, [(0, left_out)] + [(0, 0)] * (array.ndim - 1))
 
   return jax.tree.map(in_rows, found)
 

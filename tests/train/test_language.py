@@ -11,7 +11,8 @@ import small_text
 
 from kdjax import data, losses, models
 from kdjax.losses import Head
-from kdjax.train import answers, given, step, task, verdict
+from kdjax.train import answers, given, reading, step, task, verdict
+from kdjax.train.state import Weights
 
 # With a number of tokens that differs from row to row.
 LABELS = np.array(
@@ -290,6 +291,31 @@ def test_answers_kept_are_answers_asked(method, batching):
   a, b = run_steps(kept, 6), run_steps(asked, 6)
   settle(a.state.params, b.state.params, rtol=1e-4)
   settle(a.sums, b.sums, rtol=1e-4)
+
+
+@pytest.mark.parametrize('batching', ['contiguous', 'packed'])
+def test_kept_answers_are_of_all_rows_that_are_trained_on(batching):
+  """Rows in order leave the last ones out, shuffled ones none."""
+  dataset = small_text.dataset(batching, length=7, num_tokens=250)
+  teacher = small_text.network(dataset)
+  in_order = batching == 'contiguous'
+  inputs = jnp.asarray(dataset.train.inputs)
+  found = reading.answers(
+    reading.Reader(teacher.graphdef, in_order),
+    Weights(teacher.params, teacher.rest),
+    inputs,
+    batch_size=4,
+    keep=lambda outputs, _: models.Outputs(outputs.logits, {}),
+  ).logits
+  assert len(inputs) % 4
+  said = np.abs(np.asarray(found)).max((1, 2)) > 0
+  if in_order:
+    whole = len(inputs) // 4 * 4
+    assert said[:whole].all()
+    assert not said[whole:].any()
+  else:
+    alone, _ = models.apply(*teacher, inputs, train=False)
+    settle(found, alone.logits, rtol=1e-4, atol=1e-5)
 
 
 def test_few_classes_and_all_are_one_method():
