@@ -16,8 +16,8 @@ from rich.progress import Progress
 from kdjax import cli
 
 _ARRAYS = {
-  'teacher_logits': 'of the teacher, [N, K]',
-  'labels': '[N], in 0..K-1',
+  'teacher_logits': 'of the teacher, [N, K], or of a text [N, T, K]',
+  'labels': '[N], in 0..K-1, or of a text [N, T], -1 for padding',
   'student_logits': 'of the student, [N, K]',
   'baseline_logits': 'of the student trained without a teacher, [N, K]',
   'class_weights': "rows of the teacher's last layer, [K, D]",

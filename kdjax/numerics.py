@@ -13,12 +13,35 @@ def as_float(logits: Array) -> jax.Array:
   return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
-def log_probs(logits: Array, temperature: Scalar) -> jax.Array:
-  """`log softmax(logits / T)`."""
+def scaled(logits: Array, temperature: Scalar) -> jax.Array:
+  """`logits / T`, from the largest, which becomes 0."""
   logits = as_float(logits)
   # Shifted before it is divided, the largest logit is 0 without rounding.
-  logits = (logits - peak(logits)) / temperature
-  return logits - jnp.log(jnp.sum(jnp.exp(logits), axis=-1, keepdims=True))
+  return (logits - peak(logits)) / temperature
+
+
+@jax.custom_jvp
+def log_total(logits: jax.Array) -> jax.Array:
+  """`log Σ exp z` of logits whose largest is 0.
+
+  Its slope is `softmax z = exp(z − log Σ exp z)`. Written out, it needs the
+  result alone: no `exp z`, `[..., K]`, is kept for the way back.
+  """
+  return jnp.log(jnp.sum(jnp.exp(logits), axis=-1))
+
+
+@log_total.defjvp
+def _log_total_slope(primals: tuple, tangents: tuple) -> tuple:
+  (logits,), (step,) = primals, tangents
+  total = log_total(logits)
+  probs = jnp.exp(logits - total[..., None])
+  return total, jnp.sum(probs * step, axis=-1)
+
+
+def log_probs(logits: Array, temperature: Scalar) -> jax.Array:
+  """`log softmax(logits / T)`."""
+  logits = scaled(logits, temperature)
+  return logits - log_total(logits)[..., None]
 
 
 def peak(logits: jax.Array) -> jax.Array:
@@ -35,9 +58,15 @@ def log(probs: Array) -> jax.Array:
 
 def kl(log_target: jax.Array, log_student: jax.Array) -> jax.Array:
   """`KL(p ‖ q)` over the last axis; where `p = 0` nothing is added."""
-  target = jnp.exp(log_target)
-  gap = jnp.where(target > 0, log_target - log_student, 0.0)
-  return jnp.sum(target * gap, axis=-1)
+  return mean_gap(jnp.exp(log_target), log_target, log_student)
+
+
+def mean_gap(probs: jax.Array, high: jax.Array, low: jax.Array) -> jax.Array:
+  """`Σ p (a − b)`; where `p = 0` nothing is added, even of `∞ − ∞`."""
+  zero = probs == 0
+  gap = jnp.where(zero, 0.0, high - low)
+  # Chosen once more, the product is made where the gap is: one array less.
+  return jnp.sum(jnp.where(zero, 0.0, probs * gap), axis=-1)
 
 
 def times(weight: Scalar, loss: jax.Array) -> jax.Array:

@@ -82,7 +82,8 @@ def full(
   [[0.5 0.5 0. ]]
   """
   check_positive('temperature', temperature)
-  return jnp.exp(numerics.log_probs(teacher_logits, temperature))
+  odds = jnp.exp(numerics.scaled(teacher_logits, temperature))
+  return odds / jnp.sum(odds, axis=-1, keepdims=True)
 
 
 @typed

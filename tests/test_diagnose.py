@@ -1,14 +1,17 @@
 """The command: from a run or from files to a report, and every mistake."""
 
+import dataclasses
 import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import small_text
 
 from kdjax import cli, diagnose, report
 from kdjax import config as configuration
+from kdjax.report import cases
 from kdjax.train import experiment, progress
 
 
@@ -136,6 +139,68 @@ def test_the_settings_and_the_examples_of_a_run(tmp_path, monkeypatch):
     (folder / 'config.json').write_text(config.to_json())
     with pytest.raises(ValueError, match=text):
       report.of_run(workdir, compare=[folder])
+
+
+def test_a_run_on_a_text(tmp_path, monkeypatch):
+  """Read in its order, with as many streams as in the run."""
+  dataset = dataclasses.replace(
+    small_text.dataset(), class_names=('\n', ' ', *'abcdefghij')
+  )
+  monkeypatch.setattr(experiment, 'load', lambda config: dataset)
+  config = small_text.declare('kd', baseline=True)
+  config.dataset.name = 'python_docs'
+  config.teacher.update({'batch_size': 4, 'num_epochs': 1})
+  workdir = tmp_path / 'run'
+  results = experiment.run(config, workdir, progress.Reporter(quiet=True))
+  call(monkeypatch, f'--workdir={workdir}')
+  found = report_of(workdir / 'diagnosis')
+  for name in ('teacher', 'student', 'baseline'):
+    for score in ('perplexity', 'bits_per_character'):
+      assert found['metrics'][f'{name}_{score}'] == pytest.approx(
+        results[name][f'dev_{score}'], rel=1e-4
+      )
+  assert found['source']['how good it is'] == (
+    '240 held-out tokens, read in their order'
+  )
+  assert 'rescaling_frequency_5' in found['metrics']
+  assert (workdir / 'diagnosis' / 'figures' / 'token_frequency.png').exists()
+  monkeypatch.setattr(cases, '_MOST_LOGITS', 20 * small_text.K + 1)
+  few = report.of_run(workdir)
+  assert few.class_names[:3] == [r"'\n'", "' '", 'a']
+  assert few.taught.teacher_logits.shape == (20, small_text.K)
+  assert few.source['what is taught'].endswith('evenly out of 240')
+  for answers in (few.taught, few.held_out):
+    assert {len(x) for x in answers} == {20}
+
+
+def test_files_of_a_text(tmp_path, monkeypatch, mistake):
+  rng = np.random.default_rng(0)
+  logits = rng.normal(size=(2, 20, 6, 5)).astype(np.float32)
+  labels = rng.integers(5, size=(20, 6))
+  labels[-1, 2:] = -1
+  for name, array in zip('tsy', (*logits, labels), strict=True):
+    np.save(tmp_path / f'{name}.npy', array)
+  files = [
+    f'--teacher_logits={tmp_path / "t.npy"}',
+    f'--student_logits={tmp_path / "s.npy"}',
+    f'--labels={tmp_path / "y.npy"}',
+    f'--out={tmp_path / "out"}',
+  ]
+  call(monkeypatch, *files)
+  metrics = report_of(tmp_path / 'out')['metrics']
+  assert metrics['teacher_perplexity'] > 1
+  case = report.of_files(
+    {'teacher_logits': tmp_path / 't.npy', 'labels': tmp_path / 'y.npy'},
+    settings={'weight': 0.9, 'temperature': 4.0, 'temperature_power': 2.0},
+  )
+  real = labels >= 0
+  np.testing.assert_array_equal(case.taught.teacher_logits, logits[0][real])
+  np.testing.assert_array_equal(case.token_counts, np.bincount(labels[real]))
+  labels[3, 1] = 5
+  np.save(tmp_path / 'y.npy', labels)
+  assert 'y.npy, row 3, token 1: 5 is no class' in mistake(*files)
+  np.save(tmp_path / 'y.npy', labels[real])
+  assert 'or labels [N, T] with logits [N, T, K] of a text' in mistake(*files)
 
 
 def test_flags_that_do_not_go_together(files, tmp_path, mistake):

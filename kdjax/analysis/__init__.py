@@ -34,6 +34,13 @@ from kdjax.analysis.fidelity import (
   teacher_kl,
   topk_agreement,
 )
+from kdjax.analysis.frequency import (
+  ByFrequency,
+  by_frequency,
+  frequency_groups,
+  means_by_frequency,
+  medians_by_frequency,
+)
 from kdjax.analysis.geometry import (
   class_means,
   class_similarity,
@@ -56,12 +63,14 @@ from kdjax.analysis.rules import Finding
 
 __all__ = [
   'Answers',
+  'ByFrequency',
   'Diagnosis',
   'Finding',
   'GradientParts',
   'Reliability',
   'agreement',
   'brier',
+  'by_frequency',
   'cka_matrix',
   'class_confusion',
   'class_mean_probs',
@@ -72,12 +81,15 @@ __all__ = [
   'expected_calibration_error',
   'expected_rescaling_factor',
   'fit_temperature',
+  'frequency_groups',
   'gradient_parts',
   'incorrect_entropy',
   'incorrect_probs',
   'joint_table',
   'kd_logit_gradient',
   'linear_cka',
+  'means_by_frequency',
+  'medians_by_frequency',
   'mutual_information',
   'negative_log_likelihood',
   'order_classes',

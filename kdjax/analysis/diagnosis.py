@@ -57,6 +57,11 @@ class Diagnosis:
   settings: dict[str, float]
 
   @property
+  def is_text(self) -> bool:
+    """Whether the examples are tokens of a text."""
+    return self.signal.by_frequency is not None
+
+  @property
   def metrics(self) -> dict[str, float]:
     """Every scalar that was measured, by name."""
     return self.signal.metrics | self.scores.metrics
@@ -86,8 +91,10 @@ def diagnose(
   says; accuracy and calibration want others. `diagnose_on` takes both.
 
   Args:
-    teacher_logits: `[N, K]`, finite, K ≥ 2; may be memory-mapped.
-    labels: `[N]`, of at least two classes in 0..K-1.
+    teacher_logits: `[N, K]`, finite, K ≥ 2; may be memory-mapped. Of a text
+      `[N, T, K]`, as all other logits.
+    labels: `[N]`, of at least two classes in 0..K-1. Of a text `[N, T]`, −1
+      where there is nothing to predict.
     student_logits: `[N, K]`, finite, or None.
     class_weights: `[K, D]`, rows of the teacher's last layer, or None.
     weight: λ in [0, 1], of the loss to be judged.
@@ -116,16 +123,19 @@ def diagnose(
   >>> diagnose(8 * logits, labels).codes
   ('teacher_near_one_hot', 'temperature_too_low')
   """
-  answers = Answers(
-    np.asanyarray(teacher_logits),
-    np.asanyarray(labels),
-    None if student_logits is None else np.asanyarray(student_logits),
-    None if baseline_logits is None else np.asanyarray(baseline_logits),
-  )
+  given = {
+    'teacher_logits': teacher_logits,
+    'student_logits': student_logits,
+    'baseline_logits': baseline_logits,
+  }
+  given = {k: np.asanyarray(x) for k, x in given.items() if x is not None}
+  logits, flat, token_counts = inputs.in_rows(given, np.asanyarray(labels))
+  answers = Answers(labels=flat, **logits)
   return diagnose_on(
     answers,
     answers,
     class_weights=class_weights,
+    token_counts=token_counts,
     weight=weight,
     temperature=temperature,
     temperature_power=temperature_power,
@@ -138,6 +148,8 @@ def diagnose_on(
   held_out: Answers,
   *,
   class_weights: np.ndarray | None = None,
+  token_counts: np.ndarray | None = None,
+  token_length: float | None = None,
   weight: float,
   temperature: float,
   temperature_power: float = 2,
@@ -151,7 +163,10 @@ def diagnose_on(
       says, and what it does to the gradient.
     held_out: examples that neither was trained on: accuracy, calibration and
       fidelity.
-    class_weights: as in `diagnose`, as all that follow.
+    class_weights: as in `diagnose`.
+    token_counts: `[K]`, of a text, how often each token is in the training
+      text; None of what is no text.
+    token_length: the mean of its characters, or None if that is unknown.
     weight: λ.
     temperature: T.
     temperature_power: n.
@@ -190,10 +205,17 @@ def diagnose_on(
     taught.labels,
     student_logits=taught.student_logits,
     class_weights=class_weights,
+    token_counts=token_counts,
     progress=tick,
     **settings,
   )
-  scores = measure_scores(held_out.networks, held_out.labels, progress=tick)
+  scores = measure_scores(
+    held_out.networks,
+    held_out.labels,
+    token_counts=token_counts,
+    token_length=token_length,
+    progress=tick,
+  )
   return Diagnosis(
     rules.apply(signal.metrics | scores.metrics, settings, method=method),
     signal,

@@ -7,7 +7,65 @@ import numpy as np
 
 from kdjax.analysis.pieces import pieces
 
+_PADDING = -1  # a label where a text has nothing to predict
 _UNIT = 1e-2  # how near to one rows of probabilities sum, in half precision
+
+
+def in_rows(
+  logits: dict[str, np.ndarray],
+  labels: np.ndarray,
+  *,
+  labels_name: str = 'labels',
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray | None]:
+  """Puts the tokens of a text in rows, without padding; else changes nothing.
+
+  Args:
+    logits: `[N, T, K]` each, by the name to use in messages; where there is no
+      padding they stay memory-mapped.
+    labels: `[N, T]`, −1 where there is nothing to predict.
+    labels_name: what to call the labels.
+
+  Returns:
+    Logits `[M, K]` and labels `[M]` of the tokens to predict, row after row,
+    and `[K]`, how often each token is a label; None for what is no text.
+
+  Raises:
+    ValueError: shapes do not fit, or a label is no token.
+
+  >>> logits, labels, counts = in_rows(
+  ...   {'logits': np.zeros((1, 3, 4))}, np.array([[2, 2, -1]])
+  ... )
+  >>> logits['logits'].shape, labels, counts
+  ((2, 4), array([2, 2]), array([0, 0, 2, 0]))
+  """
+  first = next(iter(logits.values()))
+  if labels.ndim != 2 or first.ndim != 3 or labels.dtype.kind not in 'iu':
+    return logits, labels, None
+  for name, array in logits.items():
+    if array.shape != (*labels.shape, first.shape[-1]):
+      raise ValueError(
+        f'{name} has shape {array.shape}, but {labels_name} has {labels.shape}:'
+        f' logits of a text must be [N, T, K], labels [N, T]'
+      )
+  num_classes = first.shape[-1]
+  wrong = np.argwhere((labels < _PADDING) | (labels >= num_classes))
+  if len(wrong):
+    row, place = wrong[0]
+    raise ValueError(
+      f'{labels_name}, row {row}, token {place}: {labels[row, place]} is no '
+      f'class, allowed is 0..{num_classes - 1}, and {_PADDING} for padding'
+    )
+  flat = np.reshape(labels, -1)
+  found = {k: np.reshape(x, (-1, num_classes)) for k, x in logits.items()}
+  is_token = flat != _PADDING
+  if not is_token.all():
+    flat = flat[is_token]
+    found = {name: array[is_token] for name, array in found.items()}
+  return found, flat, _count(flat, num_classes)
+
+
+def _count(labels: np.ndarray, num_classes: int) -> np.ndarray:
+  return np.bincount(labels.astype(np.int64), minlength=num_classes)
 
 
 def check(
@@ -79,6 +137,8 @@ def _check_form(
       f'most 64 bits needed'
     )
   if array.ndim != len(axes):
+    if (array.ndim, len(axes)) == (3, 2):
+      expected += ', or labels [N, T] with logits [N, T, K] of a text,'
     raise ValueError(f'{name} has shape {array.shape}: {expected} needed')
   if not array.size:
     raise ValueError(f'{name} has shape {array.shape}: it is empty')

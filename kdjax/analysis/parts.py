@@ -87,20 +87,45 @@ def gradient_parts(
   """
   check_fraction('smoothing', smoothing)
   scale = teacher_scale(weight, temperature, temperature_power)
-  num_classes = count_classes(student_logits)
+  count_classes(student_logits)
+  mean = jnp.take(
+    numerics.as_float(class_probs), jnp.asarray(labels), axis=0, mode='clip'
+  )
+  return parts_about(
+    student_logits,
+    teacher_logits,
+    labels,
+    mean_probs=mean,
+    smoothing=smoothing,
+    scale=scale,
+    weight=weight,
+    temperature=temperature,
+  )
+
+
+def parts_about(
+  student_logits: Array,
+  teacher_logits: Array,
+  labels: Array,
+  *,
+  mean_probs: Array,
+  smoothing: Scalar,
+  scale: jax.Array,
+  weight: Scalar,
+  temperature: Scalar,
+) -> GradientParts:
+  """Splits it about means that are given, `[..., K]`; `scale` is f."""
+  num_classes = student_logits.shape[-1]
   soft = targets.full(student_logits, temperature=temperature)
   teacher = targets.full(teacher_logits, temperature=temperature)
   one_hot = numerics.is_label(labels, num_classes).astype(soft.dtype)
   spread = one_hot - (1 - one_hot) / (num_classes - 1)  # e_y − ρ_1
-  mean = jnp.take(
-    numerics.as_float(class_probs), jnp.asarray(labels), axis=0, mode='clip'
-  )
   parts = GradientParts(
     label=(1 - weight) * label_pull(student_logits, one_hot)
     + scale * difference(soft, one_hot),
     smoothing=scale * smoothing * spread,
-    class_relations=scale * (one_hot - smoothing * spread - mean),
-    instance=scale * (mean - teacher),
+    class_relations=scale * (one_hot - smoothing * spread - mean_probs),
+    instance=scale * (mean_probs - teacher),
   )
   return GradientParts(
     *(numerics.nan_unless_class(part, labels, num_classes) for part in parts)

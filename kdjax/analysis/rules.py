@@ -1,12 +1,17 @@
 """What the measures mean, and what to do about it."""
 
-import dataclasses
 from collections.abc import Callable
 
+from kdjax.analysis.finding import Finding, Metrics, Settings
 from kdjax.analysis.signal import TEMPERATURES
+from kdjax.analysis.temperatures import (
+  is_erased,
+  is_text,
+  near_one_hot,
+  too_high,
+  too_low,
+)
 from kdjax.analysis.thresholds import (
-  LEAST_DARK_MASS,
-  LEAST_DIVERGENCE,
   LEAST_EFFECTIVE_WEIGHT,
   LEAST_FIDELITY,
   LEAST_RELATION_SHARE,
@@ -16,11 +21,12 @@ from kdjax.analysis.thresholds import (
   MOST_LEAD,
   MOST_OVERCONFIDENCE,
   MOST_TAIL_MASS,
-  NEAR_ONE_HOT,
 )
 
-# A temperature lower by less than a fifth is not worth a run.
-_LOWER = 0.8
+_BETTER_TEACHER = (
+  'Take a better teacher, or train the student without one; if neither can be, '
+  'give the teacher a smaller weight.'
+)
 
 # What says nothing of a method, whose loss does not have the λ or the n that
 # it judges, or never sees p̃.
@@ -35,30 +41,9 @@ _SILENT = {
   'kd_sim': _OF_TEMPERATURE | {'noisy_tail', 'no_class_structure'},
 }
 
-Metrics = dict[str, float]
-Settings = dict[str, float]
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-  """Something that was found.
-
-  Attributes:
-    code: a name that does not change.
-    severity: 'error' (a student without teacher may do better), 'warning'
-      (the teacher gives less than it could) or 'info'.
-    evidence: what was measured, and what it was held against.
-    explanation: what it means.
-    remedy: what to do about it.
-    settings: configuration keys and the values to try.
-  """
-
-  code: str
-  severity: str
-  evidence: dict[str, float]
-  explanation: str
-  remedy: str
-  settings: dict[str, object] = dataclasses.field(default_factory=dict)
+# What says nothing of a text: there the words before decide which wrong words
+# are likely, so that the true one explains little in the best of teachers.
+_OF_CLASSES = frozenset({'no_class_structure', 'noisy_tail'})
 
 
 def apply(
@@ -76,6 +61,8 @@ def apply(
     At least one finding: 'healthy' where no rule has anything to say.
   """
   silent = _SILENT.get(method, frozenset())
+  if is_text(metrics):
+    silent |= _OF_CLASSES
   found = [rule(metrics, settings) for rule in RULES]
   found = [
     f
@@ -86,7 +73,13 @@ def apply(
   return tuple(found) or (_healthy(metrics),)
 
 
+def _examples(m: Metrics) -> str:
+  return 'tokens' if is_text(m) else 'examples'
+
+
 def _weaker(m: Metrics, s: Settings) -> Finding | None:
+  if is_text(m):
+    return _weaker_in_text(m)
   for name in ('baseline', 'student'):
     if f'{name}_accuracy' not in m:
       continue
@@ -103,8 +96,30 @@ def _weaker(m: Metrics, s: Settings) -> Finding | None:
         },
         f'The teacher is right in {m["teacher_accuracy"]:.1%} of the examples, '
         f'the {name} in {m[f"{name}_accuracy"]:.1%}: it is taught mistakes.',
-        'Take a better teacher, or train the student without one; if neither '
-        'can be, give the teacher a smaller weight.',
+        _BETTER_TEACHER,
+        {'method': 'ce'},
+      )
+  return None
+
+
+def _weaker_in_text(m: Metrics) -> Finding | None:
+  for name in ('baseline', 'student'):
+    if f'{name}_perplexity' not in m:
+      continue
+    teacher, other = m['teacher_perplexity'], m[f'{name}_perplexity']
+    z = m[f'{name}_ahead_of_teacher_z']
+    if teacher > (1 + MOST_LEAD) * other and z > MOST_DEVIATIONS:
+      return Finding(
+        'teacher_weaker_than_student',
+        'error',
+        {
+          'teacher_perplexity': teacher,
+          f'{name}_perplexity': other,
+          f'{name}_ahead_of_teacher_z': z,
+        },
+        f'The teacher has a perplexity of {teacher:.4g}, the {name} one of '
+        f'{other:.4g}: it is taught a worse model of the text.',
+        _BETTER_TEACHER,
         {'method': 'ce'},
       )
   return None
@@ -135,90 +150,8 @@ def _vanishes(m: Metrics, s: Settings) -> Finding | None:
   )
 
 
-def _near_one_hot(m: Metrics, s: Settings) -> Finding | None:
-  untempered, mass = m['dark_mass_untempered'], m['dark_mass']
-  if untempered >= NEAR_ONE_HOT or mass >= LEAST_DARK_MASS:
-    return None
-  better = _better_temperature(m, s)
-  return Finding(
-    'teacher_near_one_hot',
-    'warning',
-    {
-      'dark_mass_untempered': untempered,
-      'most_near_one_hot': NEAR_ONE_HOT,
-      'dark_mass': mass,
-      'least_dark_mass': LEAST_DARK_MASS,
-    },
-    f'The teacher leaves {untempered:.2g} of its probability to all but the '
-    f'likeliest class, and {mass:.2g} at T = {s["temperature"]:g}: it tells '
-    f'little more than the label.',
-    'Stop the training of the teacher earlier, or regularise it, so that it '
-    'keeps its doubts.'
-    if not better
-    else f'Raise the temperature to {better["temperature"]:g}. A teacher that '
-    f'was stopped earlier, or regularised, keeps its doubts.',
-    better,
-  )
-
-
-def _too_low(m: Metrics, s: Settings) -> Finding | None:
-  better = _better_temperature(m, s)
-  # Heated, wrong classes that are alike stay alike.
-  if m['dark_mass'] >= LEAST_DARK_MASS or not better or _is_erased(m):
-    return None
-  return Finding(
-    'temperature_too_low',
-    'warning',
-    {
-      'temperature': s['temperature'],
-      'dark_mass': m['dark_mass'],
-      'least_dark_mass': LEAST_DARK_MASS,
-      'suggested_temperature': better['temperature'],
-    },
-    f'At T = {s["temperature"]:g} the teacher leaves {m["dark_mass"]:.2g} of '
-    f'its probability to all classes but the likeliest.',
-    f'Raise the temperature to {better["temperature"]:g}.',
-    better,
-  )
-
-
-def _better_temperature(m: Metrics, s: Settings) -> dict[str, object]:
-  """The suggested temperature, if it is higher and not at its bound."""
-  suggested = m['suggested_temperature']
-  is_higher = s['temperature'] < suggested < TEMPERATURES[1]
-  return {'temperature': suggested} if is_higher else {}
-
-
-def _too_high(m: Metrics, s: Settings) -> Finding | None:
-  divergence, suggested = (
-    m['divergence_from_uniform'],
-    m['suggested_temperature'],
-  )
-  if divergence >= LEAST_DIVERGENCE or suggested > _LOWER * s['temperature']:
-    return None
-  return Finding(
-    'temperature_too_high',
-    'warning',
-    {
-      'temperature': s['temperature'],
-      'divergence_from_uniform': divergence,
-      'least_divergence': LEAST_DIVERGENCE,
-      'suggested_temperature': suggested,
-    },
-    f'At T = {s["temperature"]:g} the teacher is {divergence:.2g} nats from '
-    f'the uniform distribution. With T² a student has to match every logit, '
-    f'the meaningless ones too; without, it is hardly taught anything.',
-    f'Lower the temperature to {suggested:g}.',
-    {'temperature': suggested},
-  )
-
-
-def _is_erased(m: Metrics) -> bool:
-  return m.get('relation_spread', 1.0) < LEAST_RELATION_SPREAD
-
-
 def _erased(m: Metrics, s: Settings) -> Finding | None:
-  if not _is_erased(m):
+  if not is_erased(m):
     return None
   return Finding(
     'teacher_class_relations_erased',
@@ -239,7 +172,7 @@ def _erased(m: Metrics, s: Settings) -> Finding | None:
 
 
 def _no_structure(m: Metrics, s: Settings) -> Finding | None:
-  if 'relation_share' not in m or _is_erased(m):
+  if 'relation_share' not in m or is_erased(m):
     return None
   share = m['relation_share']
   if share >= LEAST_RELATION_SHARE:
@@ -264,7 +197,7 @@ def _no_structure(m: Metrics, s: Settings) -> Finding | None:
 
 
 def _noisy_tail(m: Metrics, s: Settings) -> Finding | None:
-  if 'tail_class_share' not in m or _is_erased(m):
+  if 'tail_class_share' not in m or is_erased(m):
     return None
   mass, share, kept = m['tail_mass'], m['tail_class_share'], m['kept_classes']
   if mass <= MOST_TAIL_MASS or share >= LEAST_TAIL_SHARE:
@@ -304,7 +237,8 @@ def _miscalibrated(m: Metrics, s: Settings) -> Finding | None:
       'teacher_fitted_temperature': m['teacher_fitted_temperature'],
     },
     f'The teacher is sure of {m["teacher_confidence"]:.0%} and right in '
-    f'{m["teacher_accuracy"]:.0%} of the examples: it insists on its mistakes.',
+    f'{m["teacher_accuracy"]:.0%} of the {_examples(m)}: it insists on its '
+    f'mistakes.',
     f'Raise the temperature to {fitted:g} at least, at which it is calibrated.'
     if is_hotter
     else 'Take a better teacher, or give this one a smaller weight; a higher '
@@ -328,7 +262,7 @@ def _low_fidelity(m: Metrics, s: Settings) -> Finding | None:
       'teacher_kl': m['teacher_kl'],
     },
     f'The student agrees with the teacher in {m["agreement"]:.0%} of the '
-    f'examples, though that is right in {m["teacher_accuracy"]:.0%}.',
+    f'{_examples(m)}, though that is right in {m["teacher_accuracy"]:.0%}.',
     'Check that both see the same inputs and classes; then train longer, on '
     'more examples (no labels are needed for the term of the teacher), or a '
     'larger student.',
@@ -336,12 +270,16 @@ def _low_fidelity(m: Metrics, s: Settings) -> Finding | None:
 
 
 def _healthy(m: Metrics) -> Finding:
-  names = ('dark_mass', 'relation_share', 'teacher_gradient_share')
+  names = ['dark_mass', 'relation_share', 'teacher_gradient_share']
+  if is_text(m):
+    names.remove('relation_share')
   return Finding(
     'healthy',
     'info',
     {name: m[name] for name in names if name in m},
-    'The teacher has doubts, they follow its classes, and they reach the '
+    'The teacher has doubts, and they reach the student.'
+    if is_text(m)
+    else 'The teacher has doubts, they follow its classes, and they reach the '
     'student.',
     'None needed. Whether distillation helps is for a comparison with '
     'cross-entropy to say, over several seeds.',
@@ -354,9 +292,9 @@ RULES: tuple[Callable[[Metrics, Settings], Finding | None], ...] = (
   _vanishes,
   _erased,
   _no_structure,
-  _near_one_hot,
-  _too_low,
-  _too_high,
+  near_one_hot,
+  too_low,
+  too_high,
   _noisy_tail,
   _miscalibrated,
   _low_fidelity,

@@ -1,6 +1,7 @@
 """How good the answers of teacher and student are, measured over a data set."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,10 +12,12 @@ import numpy as np
 from kdjax import losses, numerics, targets
 from kdjax.analysis import calibration, fidelity
 from kdjax.analysis.calibration import Reliability
+from kdjax.analysis.frequency import ByFrequency, by_frequency
 from kdjax.analysis.pieces import fold, spread
 
 _SAMPLE = 2500  # rows that are enough to fit a temperature
 _TOP = 5
+_MOST_NATS = 700.0  # of a mean, whose exponential is still a float
 
 _fit_temperature = jax.jit(calibration.fit_temperature)
 _reliability_of = jax.jit(calibration.reliability_of)
@@ -30,6 +33,7 @@ class Scores(NamedTuple):
     reliability: bins of confidence, of 'teacher' and 'student'.
     class_accuracy: `[K]` of 'teacher', 'student' and 'baseline'; NaN for a
       class without examples.
+    by_frequency: of a text, nats of a token by how frequent it is, by network.
   """
 
   num_examples: int
@@ -37,12 +41,15 @@ class Scores(NamedTuple):
   metrics: dict[str, float]
   reliability: dict[str, Reliability]
   class_accuracy: dict[str, np.ndarray]
+  by_frequency: dict[str, ByFrequency] | None = None
 
 
 def measure_scores(
   logits: dict[str, np.ndarray],
   labels: np.ndarray,
   *,
+  token_counts: np.ndarray | None = None,
+  token_length: float | None = None,
   progress: Callable[[int], None] = lambda num_rows: None,
 ) -> Scores:
   """Measures accuracy, calibration, and how the student follows the teacher.
@@ -51,6 +58,9 @@ def measure_scores(
     logits: `[N, K]` of 'teacher', and of 'student' and 'baseline' where there
       are; may be memory-mapped.
     labels: `[N]`, in 0..K-1.
+    token_counts: `[K]`, of a text, how often each token is in the training
+      text; else None.
+    token_length: the mean of its characters, or None if that is unknown.
     progress: told how many rows are done, N for each network.
 
   Returns:
@@ -58,10 +68,12 @@ def measure_scores(
   """
   num_examples, num_classes = logits['teacher'].shape
   metrics, reliability, class_accuracy, correct = {}, {}, {}, {}
+  nats = {}
   for name, array in logits.items():
     rows, _ = fold(_answers, (array, labels), progress)
     bins = _reliability_of(rows['confidence'], rows['correct'])
     correct[name], reliability[name] = rows['correct'], bins
+    nats[name] = rows['nll']
     class_accuracy[name] = _by_class(rows['correct'], labels, num_classes)
     sample = spread(num_examples, _SAMPLE)
     metrics |= {
@@ -76,12 +88,19 @@ def measure_scores(
     }
   for name in logits.keys() - {'teacher'}:
     metrics |= _against(correct[name], correct['teacher'], name)
+  groups = None
+  if token_counts is not None:
+    metrics |= _of_text(nats, token_length)
+    counts = np.asarray(token_counts)[labels]
+    groups = {name: by_frequency(x, counts) for name, x in nats.items()}
   if 'student' in logits:
     top = min(_TOP, num_classes)
     pair = (logits['student'], logits['teacher'])
     _, sums = fold(functools.partial(_fidelity, top=top), pair, progress)
     metrics |= {k: float(v) / num_examples for k, v in sums.items()}
-  return Scores(num_examples, num_classes, metrics, reliability, class_accuracy)
+  return Scores(
+    num_examples, num_classes, metrics, reliability, class_accuracy, groups
+  )
 
 
 @jax.jit
@@ -133,3 +152,25 @@ def _against(
   gains, losses_ = np.sum(correct & ~teacher), np.sum(teacher & ~correct)
   z = (gains - losses_) / np.sqrt(max(gains + losses_, 1))
   return {f'{name}_beats_teacher_z': float(z)}
+
+
+def _of_text(
+  nats: dict[str, np.ndarray], token_length: float | None
+) -> dict[str, float]:
+  """Perplexity, bits per character, and who is ahead of the teacher.
+
+  `z = mean(d) / (std(d) / √N)`, d how many nats less a token costs.
+  """
+  found = {}
+  for name, values in nats.items():
+    mean = _mean(values)
+    found[f'{name}_perplexity'] = math.exp(min(mean, _MOST_NATS))
+    if token_length is not None:
+      found[f'{name}_bits_per_character'] = mean / math.log(2) / token_length
+    if name == 'teacher':
+      continue
+    ahead = nats['teacher'].astype(np.float64) - values
+    spread_out = float(np.std(ahead))
+    z = _mean(ahead) / spread_out * math.sqrt(len(ahead)) if spread_out else 0.0
+    found[f'{name}_ahead_of_teacher_z'] = z
+  return found

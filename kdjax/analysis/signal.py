@@ -4,11 +4,11 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.analysis import dark_knowledge, geometry, passes
+from kdjax.analysis import geometry, passes, structure
+from kdjax.analysis.frequency import ByFrequency, by_frequency
 from kdjax.analysis.parts import GradientParts
 from kdjax.analysis.pieces import fold, spread
 from kdjax.analysis.samples import rank_correlation
@@ -19,9 +19,6 @@ _GOOD_DARK_MASS = 0.3
 # Among these a temperature is suggested; none outside is in use.
 TEMPERATURES = (0.25, 20.0)
 _SAMPLE = 2000  # rows that are enough to find a temperature
-_FEWEST_FOR_TAIL = 6  # classes: of fewer no tail is left
-# Classes: of three every symmetric table is one without relations.
-_FEWEST_FOR_RELATIONS = 4
 
 
 class Signal(NamedTuple):
@@ -36,12 +33,16 @@ class Signal(NamedTuple):
     has_student: whether there is one.
     topk_mass: `[K]`, mean mass of the k largest entries of p̃, k = 1..K.
     topk_mass_untempered: `[K]`, the same at T = 1.
-    relations: `[K, K]`, row y: the mean over class y of the teacher's
-      probabilities of the wrong classes at T = 1; 0 on the diagonal.
+    relations: `[C, C]`, row y: the mean over class y of the teacher's
+      probabilities of the wrong classes among C at T = 1; 0 on the diagonal.
     class_counts: `[K]`, examples of each class.
-    gradient_shares: by part, its share of the mean norms; they sum to one.
-    similarity: `[K, K]` of 'teacher' and 'student': cosines of class means of
+    gradient_shares: by part, its share of the mean norms; they sum to one. Of
+      the examples of C classes.
+    similarity: `[C, C]` of 'teacher' and 'student': cosines of class means of
       the centred logits.
+    classes: `[C]`, those that are held against each other: the most frequent,
+      first, of more than 1,000; None for all in their order, C = K.
+    by_frequency: of a text, the rescaling factor by how frequent tokens are.
   """
 
   num_examples: int
@@ -56,6 +57,8 @@ class Signal(NamedTuple):
   class_counts: np.ndarray
   gradient_shares: dict[str, float]
   similarity: dict[str, np.ndarray]
+  classes: np.ndarray | None = None
+  by_frequency: ByFrequency | None = None
 
 
 def measure_signal(
@@ -64,6 +67,7 @@ def measure_signal(
   *,
   student_logits: np.ndarray | None = None,
   class_weights: np.ndarray | None = None,
+  token_counts: np.ndarray | None = None,
   weight: float,
   temperature: float,
   temperature_power: float = 2,
@@ -77,6 +81,8 @@ def measure_signal(
     student_logits: `[N, K]`, finite, or None: a student that is uniform, as
       before its training.
     class_weights: `[K, D]`, rows of the teacher's last layer, or None.
+    token_counts: `[K]`, of a text, how often each token is in the training
+      text; else None.
     weight: λ in [0, 1].
     temperature: T > 0.
     temperature_power: n, 0 or 2.
@@ -87,12 +93,16 @@ def measure_signal(
   """
   num_examples, num_classes = teacher_logits.shape
   kept = min(max(3, num_classes // 10), num_classes - 1)
+  classes = structure.choose_classes(labels, num_classes)
+  rows = structure.rows_of(labels, classes, num_classes)
   said, sums = fold(
-    functools.partial(passes.teacher, temperature=temperature, kept=kept),
-    (teacher_logits, labels, _halves(labels)),
+    functools.partial(
+      passes.teacher, classes=classes, temperature=temperature, kept=kept
+    ),
+    (teacher_logits, labels, structure.halves(labels), rows),
     progress,
   )
-  counts = sums['counts']
+  counts = sums['counts'][classes]
   has_student = student_logits is not None
   if not has_student:
     student_logits = np.broadcast_to(np.float32(0), teacher_logits.shape)
@@ -105,35 +115,44 @@ def measure_signal(
       temperature=temperature,
       temperature_power=temperature_power,
     ),
-    (teacher_logits, labels, student_logits),
+    (teacher_logits, labels, student_logits, rows),
     progress,
   )
   shares = _shares(pulled)
   similarity = {'teacher': _similarity(sums['logits'])}
   if has_student:
     similarity['student'] = _similarity(pulled['logits'])
+  if class_weights is not None:
+    class_weights = np.asarray(class_weights)[classes]
+  factor = pulls['factor']
+  groups = None
+  if token_counts is not None:
+    groups = by_frequency(factor, np.asarray(token_counts)[labels])
   return Signal(
     num_examples=num_examples,
     num_classes=num_classes,
     metrics={
       **_means(said),
       'suggested_temperature': suggest_temperature(teacher_logits),
-      **_relations(said, sums),
-      **_tail(sums, kept),
+      **structure.relations(said, sums, classes),
+      **structure.tail(sums, classes, kept),
       'effective_weight': weight * temperature ** (temperature_power - 2),
       **_pull(pulls, said['confidence']),
       **{f'share_{name}': share for name, share in shares.items()},
       **_geometry(similarity, class_weights),
+      **_medians(groups),
     },
     teacher_confidence=said['confidence'],
-    rescaling_factor=pulls['factor'],
+    rescaling_factor=factor,
     has_student=has_student,
     topk_mass=sums['topk'] / num_examples,
     topk_mass_untempered=sums['topk_untempered'] / num_examples,
     relations=_class_means(sums['incorrect'].sum(0), counts),
-    class_counts=counts,
+    class_counts=sums['counts'],
     gradient_shares=shares,
     similarity=similarity,
+    classes=None if len(classes) == num_classes else classes,
+    by_frequency=groups,
   )
 
 
@@ -178,94 +197,6 @@ def _means(rows: dict[str, np.ndarray]) -> dict[str, float]:
   return {'teacher_true_confidence': float(confidence), **means}
 
 
-def _relations(
-  said: dict[str, np.ndarray], sums: dict[str, np.ndarray]
-) -> dict[str, float]:
-  """How unlike the wrong classes are to the teacher, and why."""
-  num_classes = len(sums['counts'])
-  if num_classes < 3:
-    return {}
-  most = np.log(num_classes - 1)
-  spread_out = most - said['incorrect_entropy_untempered']
-  table = jnp.asarray(sums['incorrect'].sum(0), jnp.float32)
-  mutual, information = map(float, _information(table))
-  total = float(np.mean(spread_out, dtype=np.float64))
-  found = {
-    'incorrect_entropy': float(said['incorrect_entropy'].mean() / most),
-    'incorrect_entropy_untempered': 1 - total / float(most),
-    'relation_spread': float(np.median(spread_out)),
-    'mutual_information': mutual,
-    'relation_information': information,
-  }
-  if num_classes < _FEWEST_FOR_RELATIONS or not _is_repeated(sums['counts']):
-    return found
-  reliability = _reliability(sums['incorrect'], sums['half_counts'])
-  repeated = information * max(reliability, 0.0)
-  return found | {
-    'relation_reliability': reliability,
-    'relation_share': repeated / total if total > 0 else 0.0,
-  }
-
-
-def _is_repeated(counts: np.ndarray) -> bool:
-  """Whether most examples have others of their class to be held against."""
-  return np.sum(counts[counts > 1]) > np.sum(counts) / 2
-
-
-@jax.jit
-def _information(table: jax.Array) -> tuple[jax.Array, jax.Array]:
-  return (
-    dark_knowledge.mutual_information(table),
-    dark_knowledge.relation_information(table),
-  )
-
-
-def _halves(labels: np.ndarray) -> np.ndarray:
-  """`[N]`, 0 or 1: every class is split in two, in turn."""
-  order = np.argsort(labels, kind='stable')
-  first = np.searchsorted(labels[order], labels[order])
-  halves = np.empty(len(labels), np.int32)
-  halves[order] = (np.arange(len(labels)) - first) % 2
-  return halves
-
-
-def _reliability(halves: np.ndarray, counts: np.ndarray) -> float:
-  """How well the relations in half of the examples predict the other half's.
-
-  Pearson correlation over pairs of different classes that both halves have,
-  without what a wrong class attracts on average.
-  """
-  seen = np.all(counts > 0, axis=0)
-  if seen.sum() < 2:
-    return 0.0
-  off = ~np.eye(len(seen), dtype=bool)[seen]
-  deviations = []
-  for half, count in zip(halves, counts, strict=True):
-    means = half[seen] / count[seen][:, None]
-    average = np.sum(means, axis=0) / np.maximum(off.sum(0), 1)
-    deviations.append((means - average)[off])
-  a, b = deviations
-  norm = np.sqrt(np.sum(a**2) * np.sum(b**2))
-  return float(np.sum(a * b) / norm) if norm > 0 else 0.0
-
-
-def _tail(sums: dict[str, np.ndarray], kept: int) -> dict[str, float]:
-  """How much of the teacher's tail the class explains.
-
-  The share of the logits' variance beyond the k largest that lies between
-  (class, column) cells, less what chance alone would put there.
-  """
-  num_classes = len(sums['counts'])
-  if num_classes < _FEWEST_FOR_TAIL or not _is_repeated(sums['counts']):
-    return {}
-  counts, total = sums['tail_counts'], sums['tail_square']
-  explained = np.sum(sums['tail'] ** 2 / np.maximum(counts, 1))
-  share = explained / total if total > 0 else 0.0
-  by_chance = np.sum(counts > 0) / max(counts.sum(), 1)
-  adjusted = (share - by_chance) / (1 - by_chance) if by_chance < 1 else 0.0
-  return {'kept_classes': float(kept), 'tail_class_share': float(adjusted)}
-
-
 def _shares(norms: dict[str, np.ndarray]) -> dict[str, float]:
   values = {name: float(norms[name]) for name in GradientParts._fields}
   total = sum(values.values())
@@ -290,6 +221,16 @@ def _pull(
   if np.isfinite(correlation):
     found['rescaling_confidence_correlation'] = correlation
   return found
+
+
+def _medians(groups: ByFrequency | None) -> dict[str, float]:
+  """Under the names of a training's metrics."""
+  if groups is None:
+    return {}
+  return {
+    f'rescaling_frequency_{i}': float(median)
+    for i, median in enumerate(groups.median, start=1)
+  }
 
 
 def _similarity(class_sums: np.ndarray) -> np.ndarray:

@@ -29,7 +29,8 @@ LEAST_TAIL_SHARE = 0.1
 MOST_TAIL_MASS = 0.1
 # Confidence less accuracy. Guo et al. (2017) find up to 0.16 in usual networks.
 MOST_OVERCONFIDENCE = 0.17
-# McNemar's z, two standard deviations, and a difference that one would mind.
+# McNemar's z, two standard deviations, and a difference that one would mind: of
+# accuracy, or of a text's perplexity as a fraction.
 MOST_DEVIATIONS = 2.0
 MOST_LEAD = 0.01
 # Students follow the teacher about as often as it is right (0.94 to 1); one of

@@ -90,11 +90,13 @@ def kd(
   1.3113
   """
   check_positive('temperature', temperature)
-  divergence = numerics.kl(
-    numerics.log_probs(teacher_logits, temperature),
-    numerics.log_probs(student_logits, temperature),
-  )
-  return temperature**2 * divergence
+  # KL(p̃ ‖ q̃) = Σ p̃ (t − s)/T + log Σ exp(s/T) − log Σ exp(t/T)
+  student = numerics.scaled(student_logits, temperature)
+  teacher = numerics.scaled(teacher_logits, temperature)
+  total = numerics.log_total(teacher)
+  probs = jnp.exp(teacher - total[..., None])
+  gap = numerics.mean_gap(probs, teacher, student)
+  return temperature**2 * (gap + (numerics.log_total(student) - total))
 
 
 @typed
@@ -138,9 +140,11 @@ def distillation(
   check_fraction('weight', weight)
   check_positive('temperature', temperature)
   check_not_negative('temperature_power', temperature_power)
-  divergence = numerics.kl(
-    numerics.log(target_probs), numerics.log_probs(student_logits, temperature)
-  )
+  # KL(ρ ‖ q̃) = Σ ρ (log ρ − s/T) + Σ ρ · log Σ exp(s/T)
+  probs = numerics.as_float(target_probs)
+  student = numerics.scaled(student_logits, temperature)
+  divergence = numerics.mean_gap(probs, numerics.log(probs), student)
+  divergence += jnp.sum(probs, axis=-1) * numerics.log_total(student)
   return numerics.times(
     1 - weight, cross_entropy(student_logits, labels)
   ) + numerics.times(weight, temperature**temperature_power * divergence)

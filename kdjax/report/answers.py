@@ -10,11 +10,14 @@ from matplotlib.figure import Figure
 from kdjax.report import style
 
 # Up to so many classes get a bar with their name.
-_MAX_BARS = 30
+MAX_BARS = 30
 
 
 def reliability(
-  diagrams: Mapping[str, Any], *, errors: Mapping[str, float]
+  diagrams: Mapping[str, Any],
+  *,
+  errors: Mapping[str, float],
+  examples: str = 'examples',
 ) -> Figure:
   """Draws whether a confidence of 80 % is right 80 % of the time.
 
@@ -22,6 +25,7 @@ def reliability(
     diagrams: by network; each with `confidence`, `accuracy` and `count`,
       `[bins]`, of bins of equal width.
     errors: expected calibration error by network, fractions; may lack some.
+    examples: what they are.
 
   Returns:
     A panel per network, with the number of examples below.
@@ -46,19 +50,28 @@ def reliability(
     for axes in (upper, lower):
       style.plain(axes)
   panels[0, 0].set(ylabel='accuracy (%)')
-  panels[1, 0].set(ylabel='examples', yscale='log')
+  panels[1, 0].set(ylabel=examples, yscale='log')
   panels[1, 0].set_ylim(bottom=0.7)
   style.legend(figure, panels[0, 0], columns=3)
   return figure
 
 
-def class_gain(gains: np.ndarray, *, what: str, names: Sequence[str]) -> Figure:
+def class_gain(
+  gains: np.ndarray,
+  *,
+  what: str,
+  names: Sequence[str],
+  title: str = 'Accuracy by class',
+  classes: str = 'classes',
+) -> Figure:
   """Draws which classes gain and which lose.
 
   Args:
     gains: `[K]`, fractions; NaN for an absent class, which is left out.
     what: a difference such as 'student − baseline', or 'teacher'.
     names: `[K]`.
+    title: what these classes are.
+    classes: what to call them.
 
   Returns:
     A bar per class up to 30, above that a sorted curve.
@@ -68,14 +81,14 @@ def class_gain(gains: np.ndarray, *, what: str, names: Sequence[str]) -> Figure:
   values = 100 * gains[order]
   signed = '−' in what
   label = f'accuracy, {what} ({"points" if signed else "%"})'
-  if len(order) <= _MAX_BARS:
+  if len(order) <= MAX_BARS:
     figure = _gain_bars(values, [names[k] for k in order], label)
   else:
     figure = _gain_curve(values, label)
-  title = f'Accuracy by class: {what}'
+  title = f'{title}: {what}'
   if signed:
     better, worse = np.sum(values > 0), np.sum(values < 0)
-    title += f'\n{better} of {len(values)} classes gain, {worse} lose'
+    title += f'\n{better} of {len(values)} {classes} gain, {worse} lose'
   figure.axes[0].set_title(title)
   return figure
 

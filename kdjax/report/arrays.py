@@ -67,7 +67,8 @@ def read_answers(paths: dict[str, Path]) -> Answers:
       'student_logits' and 'baseline_logits'.
 
   Returns:
-    The answers, memory-mapped.
+    The answers, memory-mapped. The tokens of a text are in rows, without
+    padding; where there was some they are no longer mapped.
 
   Raises:
     TypeError: an array is of the wrong type; the file is named.
@@ -76,9 +77,9 @@ def read_answers(paths: dict[str, Path]) -> Answers:
   """
   arrays = {name: read(path) for name, path in paths.items()}
   labels = arrays.pop('labels')
-  inputs.check(
-    {str(paths[name]): array for name, array in arrays.items()},
-    labels,
-    labels_name=str(paths['labels']),
-  )
-  return Answers(labels=labels, **arrays)
+  labels_name = str(paths['labels'])
+  named = {str(paths[name]): array for name, array in arrays.items()}
+  named, labels, _ = inputs.in_rows(named, labels, labels_name=labels_name)
+  inputs.check(named, labels, labels_name=labels_name)
+  found = {name: named[str(paths[name])] for name in arrays}
+  return Answers(labels=labels, **found)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from kdjax.analysis.diagnosis import Diagnosis
 from kdjax.analysis.rules import Finding
-from kdjax.report import measures
+from kdjax.report import frequency, measures
 from kdjax.report.figures import Plate
 
 # How a finding is announced, by its severity.
@@ -79,7 +79,7 @@ def gather(
     diagnosis.findings,
     measures.headlines(diagnosis.metrics),
     pictures,
-    measures.tables(diagnosis.metrics),
+    (*measures.tables(diagnosis.metrics), *_of_text(diagnosis)),
   )
 
 
@@ -103,16 +103,32 @@ def evidence(finding: Finding) -> list[tuple[str, str]]:
   ]
 
 
+def _of_text(diagnosis: Diagnosis) -> tuple[measures.Table, ...]:
+  if not diagnosis.is_text:
+    return ()
+  return frequency.tables(
+    diagnosis.signal.by_frequency, diagnosis.scores.by_frequency
+  )
+
+
 def _basis(diagnosis: Diagnosis) -> dict[str, str]:
   """The loss that was judged, and the examples."""
   signal, scores = diagnosis.signal, diagnosis.scores
   settings = diagnosis.settings
+  classes = f'{signal.num_classes:,}'
+  if signal.classes is not None:
+    classes += (
+      f'; relations, and how the gradient is split, of the '
+      f'{len(signal.classes)} most frequent'
+    )
   return {
     'Loss': f'λ = {settings["weight"]:g}, T = {settings["temperature"]:g}, '
     f'n = {settings["temperature_power"]:g}',
-    'Classes': f'{signal.num_classes:,}',
-    'Examples': f'{signal.num_examples:,} for what the teacher says, '
-    f'{scores.num_examples:,} for how good the answers are',
+    'Classes (the tokens)' if diagnosis.is_text else 'Classes': classes,
+    'Examples (tokens)' if diagnosis.is_text else 'Examples': (
+      f'{signal.num_examples:,} for what the teacher says, '
+      f'{scores.num_examples:,} for how good the answers are'
+    ),
   }
 
 

@@ -9,10 +9,13 @@ from matplotlib.figure import Figure
 
 from kdjax.analysis import geometry
 from kdjax.analysis.diagnosis import Diagnosis
-from kdjax.analysis.scores import Scores
 from kdjax.analysis.signal import Signal
-from kdjax.report import answers, heatmaps, teaching
+from kdjax.report import answers, frequency, heatmaps, teaching
 from kdjax.report.measures import NETWORKS
+
+# Of a text, or of thousands of classes, so many of the most frequent are shown,
+# with their names.
+_MAX_SHOWN = 32
 
 # By name of its file: title, how to read it, and what a blind reader is told.
 TEXTS = {
@@ -67,6 +70,18 @@ TEXTS = {
   ),
 }
 
+# The same, of a text alone.
+OF_TEXT = {
+  'token_frequency': (
+    'Rare and frequent tokens',
+    'A fifth of the tokens on each tick, from those that are rarest in the '
+    'training text to the most frequent. Left, how many times the gradient of '
+    'plain cross-entropy they get; a mean far above the median says that a few '
+    'tokens get most of it. Right, which tokens a network has learned better.',
+    'Rescaling factor and mean cross-entropy against token frequency',
+  ),
+}
+
 
 class Plate(NamedTuple):
   """A figure and its texts."""
@@ -94,7 +109,7 @@ def draw(
       missing, class means of its logits stand in.
 
   Returns:
-    Figures by name, a name of `TEXTS`.
+    Figures by name, a name of `OF_TEXT` or `TEXTS`.
   """
   signal, settings = diagnosis.signal, diagnosis.settings
   figures = {}
@@ -104,6 +119,11 @@ def draw(
       signal.rescaling_factor,
       weight=settings['weight'],
       has_student=signal.has_student,
+      example='a token' if diagnosis.is_text else 'an example',
+    )
+  if diagnosis.is_text:
+    figures['token_frequency'] = frequency.token_frequency(
+      signal.by_frequency, diagnosis.scores.by_frequency
     )
   if any(signal.gradient_shares.values()):
     figures['gradient_shares'] = teaching.gradient_shares(
@@ -114,15 +134,17 @@ def draw(
       signal.topk_mass,
       signal.topk_mass_untempered,
       temperature=settings['temperature'],
-      kept_classes=signal.metrics.get('kept_classes'),
+      kept_classes=None
+      if diagnosis.is_text
+      else signal.metrics.get('kept_classes'),
     )
   if class_names is None:
     class_names = [str(k) for k in range(signal.num_classes)]
-  figures |= _heat_maps(signal, class_names, groups, class_weights or {})
-  figures |= _answers(diagnosis.scores, class_names)
+  figures |= _heat_maps(diagnosis, class_names, groups, class_weights or {})
+  figures |= _answers(diagnosis, class_names)
   return {
     name: Plate(*texts, figures[name])
-    for name, texts in TEXTS.items()
+    for name, texts in (OF_TEXT | TEXTS).items()
     if name in figures
   }
 
@@ -132,18 +154,32 @@ def _varies(values: np.ndarray) -> bool:
   return finite.size > 0 and np.ptp(finite) > 0
 
 
-def _answers(scores: Scores, names: Sequence[str]) -> dict[str, Figure]:
+def _answers(diagnosis: Diagnosis, names: Sequence[str]) -> dict[str, Figure]:
+  scores, is_text = diagnosis.scores, diagnosis.is_text
   errors = {
     name: scores.metrics[f'{name}_ece']
     for name in scores.reliability
     if f'{name}_ece' in scores.metrics
   }
   figures = {
-    'reliability': answers.reliability(scores.reliability, errors=errors)
+    'reliability': answers.reliability(
+      scores.reliability,
+      errors=errors,
+      examples='tokens' if is_text else 'examples',
+    )
   }
   gains, what = _gains(scores.class_accuracy)
+  texts = {}
+  if is_text:  # of the others there is too little to see
+    counts = diagnosis.signal.class_counts
+    frequent = np.argsort(-counts, kind='stable')[: answers.MAX_BARS]
+    gains, names = gains[frequent], [names[k] for k in frequent]
+    title = f'Accuracy at the {len(names)} most frequent tokens'
+    texts = {'title': title, 'classes': 'tokens'}
   if np.any(np.isfinite(gains)):
-    figures['class_gain'] = answers.class_gain(gains, what=what, names=names)
+    figures['class_gain'] = answers.class_gain(
+      gains, what=what, names=names, **texts
+    )
   return figures
 
 
@@ -156,53 +192,76 @@ def _gains(accuracy: Mapping[str, np.ndarray]) -> tuple[np.ndarray, str]:
 
 
 def _heat_maps(
-  signal: Signal,
+  diagnosis: Diagnosis,
   names: Sequence[str],
   groups: Sequence[int] | None,
   class_weights: Mapping[str, np.ndarray],
 ) -> dict[str, Figure]:
-  """Both figures in one order, of the classes that have examples."""
-  seen = np.flatnonzero(signal.class_counts > 0)
-  if len(seen) < 3:
+  """Both figures in one order, of classes that have examples."""
+  signal = diagnosis.signal
+  counts = signal.class_counts
+  classes = signal.classes
+  if classes is None:
+    classes = np.arange(signal.num_classes)
+  places = np.flatnonzero(counts[classes] > 0)
+  if len(places) < 3:
     return {}
-  tables, correlations = _similarities(signal, class_weights, seen)
-  known = None if groups is None else np.asarray(groups)[seen]
-  order = geometry.order_classes(next(iter(tables.values())), groups=known)
+  tables, correlations = _similarities(signal, class_weights, classes, places)
+  shown = np.arange(len(places))
+  note, few = _left_out(signal), {}
+  if diagnosis.is_text or signal.classes is not None:
+    frequent = np.argsort(-counts[classes[places]], kind='stable')
+    shown, few = frequent[:_MAX_SHOWN], {'max_named': _MAX_SHOWN}
+    what = 'tokens' if diagnosis.is_text else 'classes'
+    note = f'the {len(shown)} most frequent of {signal.num_classes:,} {what}'
+    if len(places) > len(shown):
+      note += f'; shares, and r, among {len(places)}'
+  here = classes[places[shown]]
+  known = None if groups is None else np.asarray(groups)[here]
+  first = next(iter(tables.values()))
+  order = geometry.order_classes(first[np.ix_(shown, shown)], groups=known)
   texts = {
-    'names': [names[k] for k in seen[order]],
+    'names': [names[k] for k in here[order]],
     'borders': []
     if known is None
     else [int(k) for k in np.flatnonzero(np.diff(known[order])) + 1],
-    'note': ''
-    if len(seen) == signal.num_classes
-    else f'without examples, left out: {signal.num_classes - len(seen)}',
+    'note': note,
+    **few,
   }
-  place = np.ix_(order, order)
+  inside = shown[order]
   return {
     'class_similarity': heatmaps.class_similarity(
-      {name: table[place] for name, table in tables.items()},
+      {name: table[np.ix_(inside, inside)] for name, table in tables.items()},
       correlations=correlations,
       **texts,
     ),
     'class_relations': heatmaps.class_relations(
-      signal.relations[np.ix_(seen[order], seen[order])], **texts
+      signal.relations[np.ix_(places[inside], places[inside])], **texts
     ),
   }
 
 
+def _left_out(signal: Signal) -> str:
+  absent = np.sum(signal.class_counts == 0)
+  return f'without examples, left out: {absent}' if absent else ''
+
+
 def _similarities(
-  signal: Signal, class_weights: Mapping[str, np.ndarray], seen: np.ndarray
+  signal: Signal,
+  class_weights: Mapping[str, np.ndarray],
+  classes: np.ndarray,
+  places: np.ndarray,
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
   """Similarity by network, and its correlation with the teacher's.
 
   A network is held against the teacher's last layer if its own is known, else
   against the teacher's logits.
   """
-  place = np.ix_(seen, seen)
-  logits = {name: table[place] for name, table in signal.similarity.items()}
+  square = np.ix_(places, places)
+  logits = {name: table[square] for name, table in signal.similarity.items()}
   layers = {
     name: np.asarray(
-      geometry.class_similarity(jnp.asarray(np.asarray(rows)[seen]))
+      geometry.class_similarity(jnp.asarray(np.asarray(rows)[classes[places]]))
     )
     for name, rows in class_weights.items()
   }

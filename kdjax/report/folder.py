@@ -104,7 +104,7 @@ def _facts(diagnosis: Diagnosis, source: Mapping[str, str]) -> dict:
 
 def _save(drawn: Mapping[str, Plate], directory: Path) -> tuple[Picture, ...]:
   """Writes the figures; removes those of a report that was here before."""
-  for name in figures.TEXTS.keys() - drawn.keys():
+  for name in (figures.OF_TEXT | figures.TEXTS).keys() - drawn.keys():
     (directory / f'{name}.png').unlink(missing_ok=True)
   pictures = tuple(
     Picture(plate, directory / f'{name}.png') for name, plate in drawn.items()

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from kdjax.report import style
 
 _MAX_COLUMNS = 3
-_PANEL = 2.9  # inches, a side
+_PANEL = 2.9  # inches, a side, or more for many names
+_LINE = 0.12  # inches, of a name
 # More super-classes than these would hide the classes behind their borders.
 _MAX_GROUPS = 25
 # The colours span this much of the entries; a few outliers would wash out
@@ -31,25 +32,27 @@ def class_similarity(
   names: Sequence[str] | None = None,
   borders: Sequence[int] = (),
   note: str = '',
+  max_named: int = style.MAX_NAMED,
 ) -> Figure:
   """Draws the similarity of classes, a panel per network.
 
   Args:
     tables: `[K, K]` cosines by network, all in one order of classes.
     correlations: with the teacher's, by network; may lack some.
-    names: `[K]`, in that order, or none; drawn for at most 20 classes.
+    names: `[K]`, in that order, or none.
     borders: positions at which a new super-class begins.
     note: what else to know about these classes.
+    max_named: names are drawn for at most so many classes.
 
   Returns:
     Heat maps with one colour bar; the diagonal is left out.
   """
   rows = -(-len(tables) // _MAX_COLUMNS)
   columns = -(-len(tables) // rows)
-  names = _drawn(names)
-  room = style.longest(names)
+  names = _drawn(names, max_named)
+  room, side = style.longest(names), max(_PANEL, _LINE * len(names))
   figure = style.canvas(
-    (_PANEL + 0.1) * columns + room + 1.1, (_PANEL + room + 0.7) * rows
+    (side + 0.1) * columns + room + 1.1, (side + room + 0.7) * rows
   )
   panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
   block = _block(len(next(iter(tables.values()))))
@@ -81,6 +84,7 @@ def class_relations(
   names: Sequence[str] | None = None,
   borders: Sequence[int] = (),
   note: str = '',
+  max_named: int = style.MAX_NAMED,
 ) -> Figure:
   """Draws to which wrong classes the teacher's probability goes.
 
@@ -89,13 +93,14 @@ def class_relations(
     names: `[K]`, in the order of the table, or none.
     borders: positions at which a new super-class begins.
     note: what else to know about these classes.
+    max_named: names are drawn for at most so many classes.
 
   Returns:
     A heat map; the diagonal is left out.
   """
-  names = _drawn(names)
-  room = style.longest(names)
-  figure = style.canvas(1.3 * _PANEL + room + 1.5, 1.3 * _PANEL + room + 0.7)
+  names = _drawn(names, max_named)
+  room, side = style.longest(names), max(_PANEL, _LINE * len(names))
+  figure = style.canvas(1.3 * side + room + 1.5, 1.3 * side + room + 0.7)
   axes = figure.subplots()
   block = _block(len(table))
   cells = 100 * _off_diagonal(table, block)
@@ -146,9 +151,9 @@ def _annotate(figure: Figure, block: int, note: str) -> None:
   figure.supxlabel('; '.join(notes), fontsize='small')
 
 
-def _drawn(names: Sequence[str] | None) -> list[str]:
+def _drawn(names: Sequence[str] | None, max_named: int) -> list[str]:
   """The names that an axis has room for: all, or none."""
-  few = names is not None and len(names) <= style.MAX_NAMED
+  few = names is not None and len(names) <= max_named
   return [style.short(name) for name in names] if few else []
 
 

@@ -7,6 +7,8 @@ NETWORKS = ('teacher', 'student', 'baseline')
 
 # Label and unit. '%' shows a fraction times a hundred; '' has no unit.
 _ANSWERS = {
+  'perplexity': ('perplexity', ''),
+  'bits_per_character': ('bits per character', ''),
   'accuracy': ('accuracy', '%'),
   'confidence': ('mean confidence', '%'),
   'nll': ('negative log-likelihood', 'nats'),
@@ -21,6 +23,8 @@ _FOLLOWING = {
   'relation_correlation': ('class relations, correlation', ''),
   'student_beats_teacher_z': ("student over teacher, McNemar's z", ''),
   'baseline_beats_teacher_z': ("baseline over teacher, McNemar's z", ''),
+  'student_ahead_of_teacher_z': ('student over teacher, z of the nats', ''),
+  'baseline_ahead_of_teacher_z': ('baseline over teacher, z of the nats', ''),
 }
 _SAID = {
   'teacher_true_confidence': ('confidence in the true class, at T', '%'),
@@ -57,6 +61,19 @@ _REACHING = {
     'w and confidence, rank correlation',
     '',
   ),
+  **{
+    f'rescaling_frequency_{i}': (f'rescaling factor w, {fifth}, median', '')
+    for i, fifth in enumerate(
+      (
+        'rarest fifth',
+        'second fifth',
+        'third fifth',
+        'fourth fifth',
+        'most frequent fifth',
+      ),
+      start=1,
+    )
+  },
 }
 _THRESHOLDS = {
   'temperature': ('temperature of the loss', ''),
@@ -82,11 +99,8 @@ _SECTIONS = {
   'What reaches the student': _REACHING,
   'How the student follows': _FOLLOWING,
 }
-# What to know first.
+# What to know first: of a text the perplexity, else the accuracy.
 _HEADLINES = (
-  'teacher_accuracy',
-  'student_accuracy',
-  'baseline_accuracy',
   'agreement',
   'dark_mass',
   'teacher_gradient_share',
@@ -129,9 +143,11 @@ def headlines(metrics: Mapping[str, float]) -> tuple[tuple[str, str], ...]:
   Returns:
     A pair per measure that is there.
   """
+  merit = 'perplexity' if 'teacher_perplexity' in metrics else 'accuracy'
+  names = (*(f'{network}_{merit}' for network in NETWORKS), *_HEADLINES)
   return tuple(
     (label(name), quantity(name, metrics[name]))
-    for name in _HEADLINES
+    for name in names
     if name in metrics
   )
 

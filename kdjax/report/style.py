@@ -82,6 +82,16 @@ def short(name: str) -> str:
   return name if len(name) <= _MAX_LETTERS else name[: _MAX_LETTERS - 1] + '…'
 
 
+def visible(token: str) -> str:
+  r"""A token as one reads it: quoted where there is nothing to see.
+
+  >>> [visible(token) for token in ('the', ' ', '\n')]
+  ['the', "' '", "'\\n'"]
+  """
+  is_seen = token and token.isprintable() and not any(map(str.isspace, token))
+  return token if is_seen else repr(token)
+
+
 def name_ticks(axes: Axes, which: str, names: Sequence[str]) -> None:
   """Names the positions 0, 1, … of an axis.
 

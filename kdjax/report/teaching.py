@@ -38,6 +38,7 @@ def rescaling_factor(
   *,
   weight: float,
   has_student: bool,
+  example: str = 'an example',
 ) -> Figure:
   """Draws the rescaling factor of each example against p̃_y.
 
@@ -46,6 +47,7 @@ def rescaling_factor(
     factor: `[N]`, w; what is not finite is left out.
     weight: λ.
     has_student: whether w is a real student's.
+    example: what each point is.
 
   Returns:
     At most 4,000 points, drawn by lot, with median and 10–90 % band of all.
@@ -63,7 +65,7 @@ def rescaling_factor(
     alpha=0.35,
     linewidths=0,
     rasterized=True,
-    label=f'an example ({len(some):,} of {len(factor):,})',
+    label=f'{example} ({len(some):,} of {len(factor):,})',
   )
   _running_band(axes, confidence, factor)
   label = 'cross-entropy: w = 1'

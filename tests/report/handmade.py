@@ -3,11 +3,14 @@
 And what a figure looks like.
 """
 
+import dataclasses
+
 import numpy as np
 from matplotlib.colors import to_rgb
 
 from kdjax.analysis.calibration import Reliability
 from kdjax.analysis.diagnosis import Diagnosis
+from kdjax.analysis.frequency import by_frequency
 from kdjax.analysis.rules import Finding
 from kdjax.analysis.scores import Scores
 from kdjax.analysis.signal import Signal
@@ -42,6 +45,34 @@ def diagnosis(
     signal(num_classes, num_examples, networks=networks, absent=absent),
     scores(num_classes, num_examples, networks=networks),
     {'weight': weight, 'temperature': 4.0, 'temperature_power': 2},
+  )
+
+
+def text(num_classes=50, num_examples=60, *, chosen=None):
+  """Of a text; tables are of so many classes, the later ones more frequent."""
+  whole = diagnosis(num_classes, num_examples)
+  rng = np.random.default_rng(2)
+  counts = rng.integers(1, 900, num_examples)
+  tables = {}
+  if chosen:
+    few = signal(chosen, 1)
+    classes = num_classes - 1 - np.arange(chosen)
+    tables = {'relations': few.relations, 'similarity': few.similarity}
+    tables['classes'] = classes
+  metrics = {f'{name}_perplexity': 10.0 for name in ALL}
+  return dataclasses.replace(
+    whole,
+    signal=whole.signal._replace(
+      by_frequency=by_frequency(rng.normal(size=num_examples), counts),
+      class_counts=np.arange(num_classes),
+      **tables,
+    ),
+    scores=whole.scores._replace(
+      metrics=whole.scores.metrics | metrics,
+      by_frequency={
+        name: by_frequency(rng.random(num_examples), counts) for name in ALL
+      },
+    ),
   )
 
 

@@ -296,7 +296,8 @@ def test_answers_kept_are_answers_asked(method, batching):
 @pytest.mark.parametrize('batching', ['contiguous', 'packed'])
 def test_kept_answers_are_of_all_rows_that_are_trained_on(batching):
   """Rows in order leave the last ones out, shuffled ones none."""
-  dataset = small_text.dataset(batching, length=7, num_tokens=250)
+  num_tokens = 240 if batching == 'contiguous' else 250
+  dataset = small_text.dataset(batching, length=7, num_tokens=num_tokens)
   teacher = small_text.network(dataset)
   in_order = batching == 'contiguous'
   inputs = jnp.asarray(dataset.train.inputs)
