@@ -171,7 +171,9 @@ def default() -> ConfigDict:
         # later run; '': the user's cache folder, 'off': none.
         'cache_dir': '',
         # Without augmentation its logits are computed once, not every step;
-        # the features that terms compare, too, up to so many megabytes.
+        # the features that terms compare, too, up to so many megabytes. Of a
+        # text its logits, or the few classes that a method looks at, are kept
+        # up to that size.
         'precompute_logits': True,
         'precompute_megabytes': 1024,
         # Several teachers: so many of this network, with seeds from `seed` on,
@@ -186,7 +188,7 @@ def default() -> ConfigDict:
       'baseline': False,  # also train the student by plain cross-entropy
       # --- running
       'eval_every_epochs': 10,  # evaluate on dev, save a checkpoint
-      'eval_batch_size': 500,
+      'eval_batch_size': 500,  # of a text in order: places read at once
       # At each evaluation also log ECE, and with a teacher fidelity and what it
       # does to the gradient.
       'analysis': True,

@@ -157,7 +157,7 @@ def test_commands_are_understood(arguments, monkeypatch):
 
 def test_a_folder_of_your_own_is_studied(tmp_path, monkeypatch):
   (code,) = re.findall(r'```python\n(.*?)```', STUDY, re.DOTALL)
-  (command,) = (line for line in _commands(STUDY) if 'data_dir' in line)
+  (command,) = (line for line in _commands(STUDY) if 'study_npz' in line)
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'experiments').symlink_to(ROOT / 'experiments')
   exec(code, {})

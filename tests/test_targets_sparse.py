@@ -233,3 +233,9 @@ def test_a_sparse_teacher_is_a_tree():
   half = jax.tree.map(lambda x: x[:2], sparse)
   assert isinstance(half, Sparse)
   assert half.probs.shape == (2, 2)
+
+
+def test_every_token_draws_for_itself():
+  same = jnp.zeros((64, 50))
+  few = sparse_sample(jax.random.key(0), same, num_samples=4, temperature=1.0)
+  assert len(np.unique(few.indices, axis=0)) > 60

@@ -30,9 +30,10 @@ class TextFiles:
   """Texts of the user's own, as an option of a data set.
 
   Attributes:
-    path: a file, or a folder of files that end in .txt or .tokens. Those whose
-      names begin with train, valid or dev, and test are parts; without any of
-      train, all are one text, in the order of their names.
+    path: a file, or a folder of files that end in .txt or .tokens. Where a word
+      of their names is train, valid or dev, or test, they are these parts, and
+      others are left alone; where none has such a word, all are one text, in
+      the order of their names.
   """
 
   path: str
@@ -101,7 +102,7 @@ def _by_part(
   if 'train' not in parts:
     raise FileNotFoundError(
       f'{folder} holds {shown(folder)}: beside files for dev or test, one is'
-      ' needed whose name begins with train'
+      ' needed with the word train in its name'
     )
   return tuple(
     (part, path)

@@ -143,8 +143,11 @@ def distillation(
   # KL(ρ ‖ q̃) = Σ ρ (log ρ − s/T) + Σ ρ · log Σ exp(s/T)
   probs = numerics.as_float(target_probs)
   student = numerics.scaled(student_logits, temperature)
-  divergence = numerics.mean_gap(probs, numerics.log(probs), student)
-  divergence += jnp.sum(probs, axis=-1) * numerics.log_total(student)
+  gap = numerics.mean_gap(probs, numerics.log(probs), student)
+  mass = jnp.sum(probs, axis=-1)
+  # A NaN is in the gap; here it would be in the gradient, even at λ = 0.
+  mass = jnp.where(mass > 0, mass, 0.0)
+  divergence = gap + mass * numerics.log_total(student)
   return numerics.times(
     1 - weight, cross_entropy(student_logits, labels)
   ) + numerics.times(weight, temperature**temperature_power * divergence)

@@ -21,7 +21,7 @@ Drop = Callable[[jax.Array], jax.Array]
 class Embedding(nnx.Embed):
   """A trained vector for each token of the vocabulary.
 
-  A token that is not in the vocabulary reads not-a-number.
+  A token above K-1 reads not-a-number, a negative one counts from the end.
   """
 
 
@@ -65,8 +65,8 @@ class LanguageModel(nnx.Module):
 
   A model sets `embedding` and `head` in its constructor, and defines
   `_features`. Every token of a row says what it expects the next one to be. A
-  token outside 0..K-1 cannot be seen under `jit`: its logits, and all that
-  come after it in its row, are not-a-number.
+  token outside 0..K-1 cannot be seen under `jit`: above it, its logits, and all
+  that come after it in its row, are not-a-number; below it counts from the end.
 
   Args:
     input_shape: (T,), the tokens of a row; a row that is read may have more or

@@ -163,7 +163,11 @@ class Evaluator:
     everywhere = sharding.replicated(mesh)
     self._by_row = sharding.by_example(mesh)
     self._arrays = sharding.place(
-      tuple(_in_streams(a, batch_size) for a in split[:2]), everywhere
+      (
+        _in_streams(split.inputs, batch_size, 0),
+        _in_streams(split.labels, batch_size, data.PADDING),
+      ),
+      everywhere,
     )
     self._teacher = teacher
     self._run = jax.jit(self._read, out_shardings=everywhere)
@@ -262,12 +266,12 @@ class Evaluator:
     return Read(totals, seen)
 
 
-def _in_streams(array: np.ndarray, batch_size: int) -> np.ndarray:
+def _in_streams(
+  array: np.ndarray, batch_size: int, constant: int
+) -> np.ndarray:
   """`[steps, B, T]`; the last rows are filled up, with nothing to predict."""
   filling = -len(array) % batch_size
-  filled = np.pad(array, ((0, filling), (0, 0)))
-  if filling:
-    filled[-filling:] = data.PADDING
+  filled = np.pad(array, ((0, filling), (0, 0)), constant_values=constant)
   steps = len(filled) // batch_size
   return np.swapaxes(filled.reshape(batch_size, steps, -1), 0, 1)
 

@@ -79,8 +79,13 @@ def update(
   )
 
   def keep() -> State:
-    step = state.step + task.skip_nonfinite
-    return dataclasses.replace(state, step=step)
+    if not task.skip_nonfinite:
+      return state
+    # The text goes on, whatever is left out of the training.
+    carries = jax.tree.map(
+      lambda a: jnp.where(jnp.isfinite(a), a, 0), rests.carries
+    )
+    return dataclasses.replace(state, step=state.step + 1, carries=carries)
 
   state = jax.lax.cond(
     finite, lambda: _update(task, state, rests, gradient), keep

@@ -231,6 +231,11 @@ def outlined(
   labels = dataset.train.labels if labels is None else labels
   if dataset.text:
     check_text(config)
+  elif config.loss_block_tokens:
+    raise ValueError(
+      f'config.loss_block_tokens={config.loss_block_tokens} is for texts; for '
+      f'{dataset.name} leave it at 0'
+    )
   found = lesson.Outline(
     config,
     networks.shapes(config, dataset),

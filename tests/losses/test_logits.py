@@ -509,6 +509,45 @@ def test_half_precision_is_scored_in_float32(dtype):
   np.testing.assert_allclose(actual, reference.kd(*wide, 4.0), rtol=1e-5)
 
 
+def test_a_large_vocabulary():
+  """Sums of thousands of terms of both signs; only some classes are likely."""
+  s, t = (reference.wave((3, 4000), *x, 8.0) for x in ((1.0, 0.0), (0.7, 0.5)))
+  y = np.array([0, 7, 3999])
+  for case in (CASES['kd'], CASES['distillation_n2']):
+    value, gradient = _value_and_grad(case.loss)(*_float32(s, t), y)
+    expected = case.value(s, t, y).sum()
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(
+      gradient, case.gradient(s, t, y), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_curvature():
+  """`Tⁿ⁻² (diag q̃ − q̃ q̃ᵀ)`, in both modes."""
+  s, t = (x[0] for x in _float32(STUDENT, TEACHER))
+  q = reference.softmax(STUDENT[0], 3.0)
+  expected = np.diag(q) - np.outer(q, q)
+  loss = functools.partial(losses.kd, temperature=3.0)
+  for outer in (jax.jacfwd, jax.jacrev):
+    hessian = outer(jax.grad(loss))(s, t)
+    np.testing.assert_allclose(hessian, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_broken_teacher_of_weight_zero_is_left_out():
+  (s,) = _float32(STUDENT)
+  broken = jnp.full(s.shape, jnp.nan)
+  term = lambda s, weight: losses.distillation(
+    s, broken, LABELS, weight=weight, temperature=2.0
+  )
+  value, gradient = _value_and_grad(term)(s, 0.0)
+  np.testing.assert_allclose(
+    value, reference.cross_entropy(STUDENT, LABELS).sum(), rtol=1e-6
+  )
+  expected = reference.d_cross_entropy(STUDENT, LABELS)
+  np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
+  assert jnp.isnan(_value_and_grad(term)(s, 0.5)[0])
+
+
 # Extremes.
 
 

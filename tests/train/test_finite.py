@@ -106,9 +106,7 @@ def test_a_run_that_skips_all_stops(plain, poisoned, tmp_path, session):
 def test_a_teacher_is_named(precomputed, config, forty, tmp_path, session):
   config.method = 'kd'
   config.teacher.precompute_logits = precomputed
-  graphdef, params, rest = models.split(
-    loop.networks.build(config, forty)
-  )
+  graphdef, params, rest = models.split(loop.networks.build(config, forty))
   params['head']['bias'] = params['head']['bias'] * jnp.nan
   with pytest.raises(FloatingPointError, match='a logit of the teacher is not'):
     _fit(config, forty, tmp_path, session, Network(graphdef, params, rest))

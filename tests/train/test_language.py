@@ -10,6 +10,7 @@ import pytest
 import small_text
 
 from kdjax import data, losses, models
+from kdjax.analysis import rescaling_factor
 from kdjax.losses import Head
 from kdjax.train import answers, given, reading, step, task, verdict
 from kdjax.train.state import Weights
@@ -372,6 +373,69 @@ def test_what_is_seen_is_of_real_tokens_alone():
   for name, value in found.items():
     settle(value, wider[name], rtol=1e-4)
   assert 'rescaling_frequency_1' in found
+
+
+def test_the_rescaling_factor_by_frequency_is_that_of_the_tokens():
+  """By hand, from both networks' answers; rows stand alone, in their order."""
+  config = small_text.declare('kd', eval_batch_size=1)
+  dataset = small_text.dataset('padded')
+  job = prepared(config, dataset)
+  state = job.initialise().state
+  found = job.dev(state)
+  labels = dataset.dev.labels
+  mask = labels >= 0
+  inputs = jnp.asarray(dataset.dev.inputs)
+  said = [
+    np.asarray(models.apply(*triple, inputs, train=False)[0].logits)[mask]
+    for triple in (
+      (job.task.student, state.params, state.rest),
+      (job.task.teacher, job.teacher.params, job.teacher.rest),
+    )
+  ]
+  factors = rescaling_factor(
+    *said, labels[mask], weight=0.7, temperature=2.0, temperature_power=2
+  )
+  order = np.argsort(dataset.text.token_counts[labels[mask]], kind='stable')
+  for i, part in enumerate(np.array_split(np.asarray(factors)[order], 5)):
+    # Of two in the middle either will do.
+    name = f'rescaling_frequency_{i + 1}'
+    assert found[name] == pytest.approx(np.median(part), rel=1e-3)
+  assert found['rescaling_frequency_1'] != found['rescaling_frequency_5']
+
+
+def test_a_skipped_update_has_read_its_text():
+  """Both networks remember what they would, had nothing been skipped."""
+  config = small_text.declare('kd', learning_rate=1e-12, nonfinite='skip')
+  config.teacher.precompute_megabytes = 0
+  job = prepared(config, small_text.dataset())
+  steps = job.task.steps_per_epoch
+  state = job.initialise().state
+  broken = dataclasses.replace(
+    job.task, loss=lambda x, c: jnp.nan * x.student.logits[..., 0]
+  )
+  good, bad = (
+    jax.jit(lambda s, b, k, t=t: step.train_step(t, s, job.teacher, b, k)[0])
+    for t in (job.task, broken)
+  )
+  carries = []
+  for bad_step in (-1, steps):
+    now = state
+    for at in range(steps - 1, steps + 2):
+      now = dataclasses.replace(now, step=jnp.int32(at))
+      batch, key = job.feed.batch(at)
+      now = (bad if at == bad_step else good)(now, batch, key)
+    carries.append(now.carries)
+  settle(*carries, rtol=1e-4)
+
+
+def test_parts_are_measured_of_a_text_in_order():
+  config = small_text.declare('kd', accumulate_steps=2)
+  job = prepared(config, small_text.dataset())
+  snapshot = job.initialise()
+  job.parts.compile(snapshot.state)
+  found = job.parts(snapshot.state, 1)
+  assert {'loss_label', 'loss_teacher'} < found.keys()
+  assert np.isfinite(list(found.values())).all()
 
 
 def _widened(split):
