@@ -8,8 +8,8 @@ the student alone, beside which the others are read.
 Networks are those of Zaremba et al. 2014, arXiv:1409.2329, whose small LSTM
 reaches a test perplexity of 114.5 and whose medium one 82.7, with batches of 20
 rows; rows are of 35 words, as for their medium one. Here both learn by one
-cosine from 20 to 0 (their rate of 1 is of a sum over words, ours of a mean). Not measured: the text has a licence of
-its own, and a training takes a GPU.
+cosine from 20 to 0 (their rate of 1 is of a sum over words, ours of a mean).
+Not measured: the text has a licence of its own, and a training takes a GPU.
 """
 
 from ml_collections import ConfigDict

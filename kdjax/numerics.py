@@ -41,7 +41,7 @@ def _log_total_slope(primals: tuple, tangents: tuple) -> tuple:
 def log_probs(logits: Array, temperature: Scalar) -> jax.Array:
   """`log softmax(logits / T)`."""
   logits = scaled(logits, temperature)
-  return logits - log_total(logits)[..., None]
+  return logits - jnp.log(jnp.sum(jnp.exp(logits), axis=-1, keepdims=True))
 
 
 def peak(logits: jax.Array) -> jax.Array:
@@ -58,7 +58,9 @@ def log(probs: Array) -> jax.Array:
 
 def kl(log_target: jax.Array, log_student: jax.Array) -> jax.Array:
   """`KL(p ‖ q)` over the last axis; where `p = 0` nothing is added."""
-  return mean_gap(jnp.exp(log_target), log_target, log_student)
+  target = jnp.exp(log_target)
+  gap = jnp.where(target > 0, log_target - log_student, 0.0)
+  return jnp.sum(target * gap, axis=-1)
 
 
 def mean_gap(probs: jax.Array, high: jax.Array, low: jax.Array) -> jax.Array:

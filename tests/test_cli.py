@@ -127,7 +127,7 @@ def test_a_key_before_the_file(experiment):
   [
     ('--config.temprature=2', r"'config\.temprature'.*'config\.temperature'"),
     ('--config.optimizer.momentun=0', r"mean 'config\.optimizer\.momentum'"),
-    ('--config.student=3', r"'config\.student'.*'config\.student\.name'"),
+    ('--config.student=3', r"'config\.student'.*'config\.student\.tied'"),
     ('--config.=3', "unknown key 'config.'"),
     ('--config.temperature=hot', 'config.temperature=hot'),
     ('--config.batch_size=2.5', 'config.batch_size=2.5'),
