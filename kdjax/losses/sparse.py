@@ -61,8 +61,8 @@ def kl_uniform_tail(
   0.4458
   """
   _check(student_logits, indices, temperature, temperature_power)
-  logits = _scaled(student_logits, temperature)
-  log_total = _log_total(logits)
+  logits = numerics.scaled(student_logits, temperature)
+  log_total = numerics.log_total(logits)
   kept = _gather(logits, indices)
   others = logits.shape[-1] - indices.shape[-1]
   # Of the others: what all classes sum up to, without S.
@@ -116,7 +116,7 @@ def kl_bucket_tail(
   0.4458
   """
   _check(student_logits, indices, temperature, temperature_power)
-  logits = _scaled(student_logits, temperature)
+  logits = numerics.scaled(student_logits, temperature)
   rest = jnp.put_along_axis(
     logits, indices, -jnp.inf, axis=-1, inplace=False, mode='clip'
   )
@@ -211,10 +211,10 @@ def kl_samples(
   """
   check_positive('temperature', temperature)
   check_not_negative('temperature_power', temperature_power)
-  logits = _scaled(student_logits, temperature)
+  logits = numerics.scaled(student_logits, temperature)
   weights = numerics.as_float(probs)
   drawn = jnp.where(weights != 0, _gather(logits, indices), 0.0)
-  log_total = jnp.sum(weights, axis=-1) * _log_total(logits)
+  log_total = jnp.sum(weights, axis=-1) * numerics.log_total(logits)
   loss = log_total - jnp.sum(weights * drawn, axis=-1)
   return temperature**temperature_power * loss
 
@@ -228,17 +228,6 @@ def _check(
   check_between('k', indices.shape[-1], 1, student_logits.shape[-1])
   check_positive('temperature', temperature)
   check_not_negative('temperature_power', temperature_power)
-
-
-def _scaled(student_logits: Array, temperature: Scalar) -> jax.Array:
-  """`s/T`, from its maximum."""
-  logits = numerics.as_float(student_logits)
-  return (logits - numerics.peak(logits)) / temperature
-
-
-def _log_total(logits: jax.Array) -> jax.Array:
-  """The logsumexp of logits whose maximum is 0."""
-  return jnp.log(jnp.sum(jnp.exp(logits), axis=-1))
 
 
 def _gather(logits: jax.Array, indices: Array) -> jax.Array:
