@@ -7,7 +7,10 @@ own add --config.dataset.name=text_file --config.dataset.data_dir=FILE, and for
 its letters --config.dataset.text.tokens=char. The 1,000 most frequent words are
 told apart.
 
-Not measured yet.
+90 students in 4 min 36 s on 2 CPU cores (AMD EPYC), the teacher from the cache,
+with --config.study.over_members=scan. Test perplexity on the manual of Python
+3.11.7, 5 seeds: teacher 35.0, cross-entropy 50.6 ± 1.1, KD 48.7 ± 1.0: no gain
+is significant. docs/studies/text_python_docs.md has all of it.
 """
 
 from ml_collections import ConfigDict
