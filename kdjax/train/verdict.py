@@ -16,7 +16,8 @@ class Verdict(NamedTuple):
   Attributes:
     mean: scalar, over the examples, or over all tokens to predict, in nats.
     losses: `[B]`, or `[B, T]` with zeros where there is nothing to predict.
-    correct: likewise, whether the answer is the label.
+    correct: likewise, whether the answer is the label; of a text, whether no
+      class is likelier.
     logits: the student's, `[B, K]` or `[B, T, K]`; None where they were never
       there at once.
   """
