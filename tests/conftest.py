@@ -1,6 +1,7 @@
 """What every test relies on: strict ranks, two CPU devices, no home writes."""
 
 import os
+import pathlib
 import tempfile
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
@@ -21,6 +22,19 @@ import pytest
 
 jax.config.update('jax_num_cpu_devices', 2)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+# Mappings of memory that a process may have before Linux refuses more, 65,530,
+# with room for a file's tests: each compiled program takes some.
+_MOST_MAPPINGS = 20_000
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _room_for_programs():
+  """Lets go of compiled programs before a process has too many of them."""
+  mappings = pathlib.Path('/proc/self/maps')
+  if mappings.exists() and mappings.read_bytes().count(b'\n') > _MOST_MAPPINGS:
+    jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)

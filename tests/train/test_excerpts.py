@@ -15,15 +15,16 @@ def in_turn(network, rows, *, remembers):
   """What it says of rows one after the other, `[N, T, K]`."""
   weights = network.params, network.rest
   carry = models.initial_carry(network.graphdef, *weights, batch_size=1)
+
+  @jax.jit
+  def read(row, carry):
+    return models.apply(
+      network.graphdef, *weights, row, train=False, carry=carry
+    )[0]
+
   found = []
   for row in rows:
-    outputs, _ = models.apply(
-      network.graphdef,
-      *weights,
-      row[None],
-      train=False,
-      carry=carry if remembers else (),
-    )
+    outputs = read(row[None], carry if remembers else ())
     carry = outputs.carry
     found.append(outputs.logits[0])
   return np.stack(found)
