@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 from students import SEEDS, assert_same, changed
-from texts import make_text_config, make_text_world
+from text_students import make_text_config, make_text_world
 
 from kdjax import data
 from kdjax.study import arms, groups, memory, scene

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from students import SEEDS, assert_same
-from texts import ARMS, FEW, make_text_config, make_text_world
+from text_students import ARMS, FEW, make_text_config, make_text_world
 
 from kdjax import data
 from kdjax.analysis import rescaling

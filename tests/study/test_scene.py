@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from texts import make_text_config, make_text_world
+from text_students import make_text_config, make_text_world
 
 from kdjax import data, models
 from kdjax.study import scene
