@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from kdjax import methods
-from kdjax.train import answers, given
+from kdjax import losses, methods
+from kdjax.train import answers, given, verdict
 from kdjax.train.given import Batch, Task
 from kdjax.train.state import State, Trained, Weights
 
@@ -80,9 +80,24 @@ def _of_label(
   method = methods.get(task.settings.method)
   if not method.needs_teacher or method.terms:
     return {'label': total}
-  plain = dataclasses.replace(task, loss=methods.get('ce').loss)
-  label = method.label_weight(task.settings) * ask(plain).said.mean
+  if said.said.logits is None:
+    plain = dataclasses.replace(task, loss=methods.get('ce').loss)
+    nats = ask(plain).said.mean
+  else:
+    nats = _cross_entropy(said.said.logits, examples)
+  label = method.label_weight(task.settings) * nats
   return {'label': label, 'teacher': total - label}
+
+
+def _cross_entropy(logits: jax.Array, examples: given.Examples) -> jax.Array:
+  """Its mean, over both labels of what mixup made."""
+  mask = verdict.mask_of(examples.labels)
+  labels = jnp.maximum(examples.labels, 0)
+  nats = losses.cross_entropy(logits, labels)
+  if examples.shares is not None:
+    other = losses.cross_entropy(logits, examples.partners)
+    nats = examples.shares * nats + (1 - examples.shares) * other
+  return verdict.mean(nats, mask)
 
 
 class Parts:
