@@ -1,6 +1,7 @@
 """What all students of a scenario see: data and teacher, on the devices."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -154,18 +155,12 @@ def _asks_text(
 ) -> Callable[[Weights, jax.Array], models.Outputs]:
   """From weights and all rows to logits, read as in a training."""
   reader = reading.Reader(teacher.graphdef, networks.reads_in_order(dataset))
-
-  def ask(weights: Weights, rows: jax.Array) -> models.Outputs:
-    missing = 0 if reader.in_order else -len(rows) % config.batch_size
-    found = reading.answers(
-      reader,
-      weights,
-      jnp.pad(rows, ((0, missing), (0, 0))),
-      batch_size=config.batch_size,
-      keep=lambda outputs, _: models.Outputs(outputs.logits, {}),
-    )
-    return found._replace(logits=found.logits[: len(rows)])
-
+  ask = functools.partial(
+    reading.answers,
+    reader,
+    batch_size=config.batch_size,
+    keep=lambda outputs, _: models.Outputs(outputs.logits, {}),
+  )
   return jax.jit(ask, out_shardings=sharding.replicated(mesh))
 
 

@@ -1,5 +1,6 @@
 """What a loss makes of the logits, at once or in blocks of tokens."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -149,30 +150,9 @@ def in_blocks(
   numbers = jnp.arange(mask.size)
   shared = exchange.class_weights, exchange.epoch, exchange.key
 
-  def of_block(
-    student: jax.Array,
-    teacher: jax.Array | None,
-    rows: tuple,
-    shared: tuple,
-  ) -> tuple[jax.Array, jax.Array]:
-    (labels, said), numbers = rows
-    class_weights, epoch, key = shared
-    if teacher is not None:
-      said = said._replace(logits=teacher)
-    one = Exchange(
-      student=models.Outputs(student, {}),
-      teacher=said,
-      class_weights=class_weights,
-      labels=labels,
-      epoch=epoch,
-      key=None if key is None else jax.random.fold_in(key, numbers[0]),
-    )
-    values = loss(one, settings)
-    return values, (values, _is_top(student, labels))
-
   weights = mask.reshape(-1) / jnp.maximum(jnp.sum(mask), 1)
   value, (values, correct) = losses.blockwise(
-    of_block,
+    functools.partial(_of_block, loss, settings),
     student,
     (rows, numbers),
     teacher=teacher,
@@ -186,3 +166,28 @@ def in_blocks(
     correct.reshape(shape) & mask,
     None,
   )
+
+
+def _of_block(
+  loss: methods.Loss,
+  settings: methods.Settings,
+  student: jax.Array,
+  teacher: jax.Array | None,
+  rows: tuple,
+  shared: tuple,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+  """Losses `[b]`; and once more, beside whether the tokens are told right."""
+  (labels, said), numbers = rows
+  class_weights, epoch, key = shared
+  if teacher is not None:
+    said = said._replace(logits=teacher)
+  exchange = Exchange(
+    student=models.Outputs(student, {}),
+    teacher=said,
+    class_weights=class_weights,
+    labels=labels,
+    epoch=epoch,
+    key=jax.random.fold_in(key, numbers[0]),
+  )
+  values = loss(exchange, settings)
+  return values, (values, _is_top(student, labels))
